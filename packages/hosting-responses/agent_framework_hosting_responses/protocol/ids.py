@@ -1,0 +1,51 @@
+"""Ids of the wire: a prefix that names the kind, then 48 random hex digits.
+
+Source: contract §2.6. Clients must not parse ids, and item ids never repeat, not even across responses.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+IdFactory = Callable[[str], str]
+"""Returns a new id for a prefix of `PREFIXES`, for example `msg` → `msg_5f…`."""
+
+PREFIXES: Final[dict[str, str]] = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "mcp_call": "mcp",
+    "mcp_list_tools": "mcpl",
+    "mcp_approval_request": "mcpr",
+    "mcp_approval_response": "mcpa",
+    "web_search_call": "ws",
+    "file_search_call": "fs",
+    "code_interpreter_call": "ci",
+    "image_generation_call": "ig",
+    "shell_call": "sh",
+    "shell_call_output": "sho",
+    "local_shell_call": "lsh",
+    "local_shell_call_output": "lsho",
+    "apply_patch_call": "ap",
+    "apply_patch_call_output": "apo",
+    "computer_call": "cu",
+    "computer_call_output": "cuo",
+    "compaction": "cmp",
+    "program": "prog",
+}
+"""Item type → id prefix."""
+
+
+def new_id(prefix: str) -> str:
+    """Return a new, globally unique id such as `resp_…` or `msg_…`."""
+    return f"{prefix}_{secrets.token_hex(24)}"
+
+
+def new_item_id(item_type: str, factory: IdFactory = new_id) -> str:
+    """Return a new id for an item of `item_type`; kinds without a prefix of their own get `item_…`."""
+    return factory(PREFIXES.get(item_type, "item"))
