@@ -1,0 +1,1 @@
+"""Runs: status, log and engine. `base` holds the protocols, the other modules one implementation each."""

@@ -1,0 +1,1 @@
+"""Stores: where sessions live. `base` holds the protocols, the other modules one implementation each."""

@@ -1,0 +1,164 @@
+"""What the host offers a channel: running the target, sessions, runs and their logs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, Content, Message
+
+from .errors import ConfigurationError
+from .isolation import IsolationKeys, Partition, get_current_isolation_keys
+from .runs.base import RunEngine, RunLog
+from .sessions import Sessions
+from .stores.base import SessionStore
+from .targets.base import Target, TargetInput
+from .types import ChannelRequest, HostedRunResult
+
+
+class HostedStream:
+    """The updates of one run, and its result once they have been read to the end."""
+
+    def __init__(self, updates: AsyncGenerator[AgentResponseUpdate, None], session: AgentSession | None) -> None:
+        self.session = session
+        self._updates = updates
+        self._seen: list[AgentResponseUpdate] = []
+        self.is_finished = False
+
+    async def __aiter__(self) -> AsyncIterator[AgentResponseUpdate]:
+        async for update in self._updates:
+            self._seen.append(update)
+            yield update
+        self.is_finished = True
+
+    def result(self) -> HostedRunResult[AgentResponse[Any]]:
+        """Return the final response, built the framework's way, and the session.
+
+        Raises:
+            RuntimeError: the updates have not been read to their end.
+        """
+        if not self.is_finished:
+            raise RuntimeError("The result exists only after the updates have been read to their end.")
+        return HostedRunResult(AgentResponse.from_updates(self._seen), self.session)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelContext:
+    """The host as a channel sees it. Everything here is a protocol or a value; the host chose the implementations.
+
+    `run_log` lives as long as the process, `durable_log` as long as the host's state: without configured state both are
+    the same.
+    """
+
+    target: Target
+    session_store: SessionStore
+    sessions: Sessions
+    engine: RunEngine
+    run_log: RunLog
+    durable_log: RunLog
+    debug: bool = False
+
+    async def run(
+        self, request: ChannelRequest, *, session: AgentSession | None = None
+    ) -> HostedRunResult[AgentResponse[Any]]:
+        """Run the target to its end and return its final response.
+
+        Raises:
+            TargetError: the agent or workflow raised; its exception is the cause.
+        """
+        async with self.run_stream(request, session=session) as stream:
+            async for _ in stream:
+                pass
+            return stream.result()
+
+    @asynccontextmanager
+    async def run_stream(
+        self, request: ChannelRequest, *, session: AgentSession | None = None
+    ) -> AsyncGenerator[HostedStream, None]:
+        """Run the target and hand out its updates as they come; leaving the block early cancels the run.
+
+        A session that `request.session` names wins over `session`, which the caller must own. A named session is saved
+        when its updates were read to their end, and only then.
+
+        Raises:
+            ConfigurationError: `session_mode` is `required` and there is no session.
+            TargetError: the agent or workflow raised; its exception is the cause.
+        """
+        partition = current_partition()
+        async with AsyncExitStack() as stack:
+            lease = None
+            name = request.session.isolation_key if request.session is not None else None
+            if request.session_mode == "disabled":
+                session = None
+            elif name is not None:
+                lease = await stack.enter_async_context(self.sessions.use(partition, name))
+                session = lease.session
+            elif session is None and request.session_mode == "required":
+                raise ConfigurationError("The request has session_mode='required' but names no session.")
+            elif session is None:
+                session = self.target.new_session()
+            run = TargetInput(
+                messages=_with_hosting_metadata(request),
+                partition=partition,
+                session=session,
+                options=request.options or {},
+                attributes=request.attributes,
+            )
+            updates = await stack.enter_async_context(aclosing(self.target.stream(run)))
+            stream = HostedStream(updates, session)
+            yield stream
+            if lease is not None and stream.is_finished:
+                lease.commit()
+
+
+def current_partition() -> Partition:
+    """Return the partition of the request or run that is being served."""
+    return (get_current_isolation_keys() or IsolationKeys()).partition
+
+
+def _with_hosting_metadata(request: ChannelRequest) -> object:
+    """Return the input with channel and identity on its last message; other inputs (of workflows) stay as they are."""
+    messages = _as_messages(request.input)
+    if not messages:
+        return request.input
+    identity = request.identity
+    hosting: dict[str, object] = {"channel": request.channel, "identity": None}
+    if identity is not None:
+        hosting["identity"] = {
+            "channel": identity.channel,
+            "native_id": identity.native_id,
+            "attributes": dict(identity.attributes),
+        }
+    # A copy: the message may belong to the caller of the host, or be stored.
+    last = copy(messages[-1])
+    last.additional_properties = {**last.additional_properties, "hosting": hosting}
+    return [*messages[:-1], last]
+
+
+def _as_messages(value: object) -> list[Message] | None:
+    """Return any shape of `AgentRunInputs` as messages; neighbouring `str` and `Content` share one user message."""
+    if isinstance(value, Message):
+        return [value]
+    if isinstance(value, (str, Content)):
+        return [Message("user", [value])]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(part, (str, Content, Message)) for part in value):
+        return None
+    messages: list[Message] = []
+    loose: list[str | Content] = []
+    for part in value:
+        if isinstance(part, Message):
+            _flush(loose, messages)
+            messages.append(part)
+        else:
+            loose.append(part)
+    _flush(loose, messages)
+    return messages
+
+
+def _flush(loose: list[str | Content], messages: list[Message]) -> None:
+    if loose:
+        messages.append(Message("user", list(loose)))
+        loose.clear()

@@ -1,0 +1,133 @@
+"""Runs: one execution of a target each, its status, its log of encoded events, and the engine that executes it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NewType, Protocol, TypeAlias
+
+from ..isolation import Partition
+
+RunId = NewType("RunId", str)
+"""Which run inside a partition. For the Responses channel this is the response id."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """Name a run: whose it is and which."""
+
+    partition: Partition
+    run_id: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to execute a run. `number` (from 1) is the fence: a store refuses writes of any but the latest."""
+
+    key: RunKey
+    number: int
+
+
+class RunStatus(str, Enum):
+    """Where a run stands. Terminal states never change."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the run has ended."""
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: Final[dict[RunStatus, frozenset[RunStatus]]] = {
+    RunStatus.QUEUED: frozenset(
+        {RunStatus.IN_PROGRESS, RunStatus.COMPLETED, RunStatus.INCOMPLETE, RunStatus.FAILED, RunStatus.CANCELLED}
+    ),
+    RunStatus.IN_PROGRESS: frozenset(
+        {RunStatus.COMPLETED, RunStatus.INCOMPLETE, RunStatus.FAILED, RunStatus.CANCELLED}
+    ),
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.INCOMPLETE: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+}
+"""Status → the statuses it may change to (contract §2.2)."""
+
+LogEntry: TypeAlias = tuple[str, bytes]
+"""An encoded event: its kind and its payload, one line. Its position in the log is its sequence number."""
+
+
+class RunLog(Protocol):
+    """The events of runs, in order, while anybody may still want to read them.
+
+    Positions are dense from 0. The entry that closes a log is its last; a closed log never changes.
+    """
+
+    async def append(self, attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
+        """Append `entries` at the next positions; `closes` says that the last one is the run's terminal event.
+
+        Raises:
+            StaleWrite: the log is closed, or a later attempt has written to it.
+            StoreUnavailable: the log cannot be reached.
+        """
+        ...
+
+    def follow(
+        self, key: RunKey, *, after: int = -1, idle: float | None = None
+    ) -> AsyncGenerator[Sequence[LogEntry], None]:
+        """Yield what comes after position `after`, in batches, until the log closes or is dropped.
+
+        An empty batch says that nothing came for `idle` seconds. Close the generator when you leave (`aclosing`). Any
+        number of readers may follow the same run.
+        """
+        ...
+
+    async def exists(self, key: RunKey) -> bool:
+        """Whether the run has a log that can still be read from its start."""
+        ...
+
+    async def drop(self, key: RunKey) -> None:
+        """Forget the log; readers still following it end."""
+        ...
+
+
+RunHandler: TypeAlias = Callable[[RunKey], Awaitable[None]]
+"""Executes a run. Called at least once; may be cancelled at any await."""
+
+
+class RunEngine(Protocol):
+    """Executes runs. Knows nothing of what they do; the truth about a run is in its channel's store."""
+
+    def register(self, operation: str, handler: RunHandler) -> None:
+        """Say who executes runs of `operation`; once each, before the engine recovers or starts anything.
+
+        Raises:
+            ConfigurationError: the operation has a handler already.
+        """
+        ...
+
+    async def start(self, operation: str, key: RunKey) -> None:
+        """Have the handler of `operation` called with `key`, at least once, as soon as possible.
+
+        Raises:
+            RunError: the engine is draining and takes no new runs.
+        """
+        ...
+
+    async def cancel(self, key: RunKey, *, grace: float) -> bool:
+        """Cancel the run and wait until its handler ended, at most `grace` seconds; `True` if it has ended."""
+        ...
+
+    async def recover(self) -> None:
+        """Take care of runs that a dead process left behind. Called once, when the host starts."""
+        ...
+
+    async def drain(self, grace: float) -> None:
+        """Take no new runs, wait at most `grace` seconds for the running ones, then cancel what is left and wait."""
+        ...

@@ -1,0 +1,177 @@
+"""Runs in one process: a log in memory and asyncio tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from ..errors import ConfigurationError, RunError, StaleWrite
+from ..stores.memory import BoundedDict
+from .base import Attempt, LogEntry, RunHandler, RunKey
+
+logger = logging.getLogger(__name__)
+
+
+class _Log:
+    """The entries of one run, and the readers that wait for more of them."""
+
+    __slots__ = ("attempt", "closed", "entries", "waiters")
+
+    def __init__(self) -> None:
+        self.entries: list[LogEntry] = []
+        self.closed = False
+        self.attempt = 0
+        self.waiters: set[asyncio.Future[None]] = set()
+
+    def wake(self) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
+
+
+class MemoryRunLog:
+    """Logs of one process. Open logs are kept; closed ones at most `max_closed`, for at most `max_age` seconds.
+
+    The service keeps a stream resumable for about five minutes after its end (contract §5, point 6).
+    """
+
+    def __init__(
+        self, *, max_closed: int = 1_000, max_age: float = 600.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._open: dict[RunKey, _Log] = {}
+        self._closed: BoundedDict[RunKey, _Log] = BoundedDict(max_entries=max_closed, max_age=max_age, clock=clock)
+
+    async def append(self, attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
+        """Append `entries` at the next positions. See `RunLog.append`."""
+        key = attempt.key
+        log = self._open.get(key)
+        if log is None:
+            if self._closed.get(key) is not None:
+                raise StaleWrite("The log of this run is closed.")
+            log = self._open[key] = _Log()
+        if attempt.number < log.attempt:
+            raise StaleWrite("A later attempt writes to the log of this run.")
+        log.attempt = attempt.number
+        log.entries.extend(entries)
+        if closes:
+            log.closed = True
+            del self._open[key]
+            self._closed.set(key, log)
+        if log.waiters:
+            log.wake()
+
+    async def follow(
+        self, key: RunKey, *, after: int = -1, idle: float | None = None
+    ) -> AsyncGenerator[Sequence[LogEntry], None]:
+        """Yield what comes after position `after`, in batches. See `RunLog.follow`."""
+        log = self._find(key)
+        if log is None:
+            return
+        position = max(after, -1) + 1
+        while True:
+            if len(log.entries) > position:
+                batch = log.entries[position:]
+                position += len(batch)
+                yield batch
+                continue
+            if log.closed or self._find(key) is not log:
+                return
+            if not await self._more(log, idle):
+                yield ()
+
+    async def exists(self, key: RunKey) -> bool:
+        """Whether the run has a log that can still be read from its start."""
+        return self._find(key) is not None
+
+    async def drop(self, key: RunKey) -> None:
+        """Forget the log; readers still following it end."""
+        log = self._open.pop(key, None)
+        self._closed.pop(key)
+        if log is not None:
+            log.wake()
+
+    def _find(self, key: RunKey) -> _Log | None:
+        return self._open.get(key) or self._closed.get(key)
+
+    @staticmethod
+    async def _more(log: _Log, idle: float | None) -> bool:
+        """Wait for the next append; `False` when `idle` seconds passed without one."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        log.waiters.add(waiter)
+        # A timer that cancels nothing on the fast path: one handle per wait is cheaper than asyncio.timeout().
+        timer = None if idle is None else waiter.get_loop().call_later(idle, _expire, waiter)
+        try:
+            await waiter
+        except TimeoutError:
+            return False
+        finally:
+            log.waiters.discard(waiter)
+            if timer is not None:
+                timer.cancel()
+        return True
+
+
+def _expire(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError())
+
+
+class MemoryRunEngine:
+    """Executes runs as tasks of this process; what dies with the process leaves nothing behind to recover."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, RunHandler] = {}
+        self._tasks: dict[RunKey, asyncio.Task[None]] = {}
+        self._draining = False
+
+    def register(self, operation: str, handler: RunHandler) -> None:
+        """Say who executes runs of `operation`. See `RunEngine.register`."""
+        if operation in self._handlers:
+            raise ConfigurationError(f"Runs of {operation!r} have a handler already: give each channel its own name.")
+        self._handlers[operation] = handler
+
+    async def start(self, operation: str, key: RunKey) -> None:
+        """Have the handler called in a task of its own."""
+        if self._draining:
+            raise RunError("The host is shutting down and takes no new runs.")
+        if key in self._tasks:
+            return
+        task = asyncio.create_task(self._execute(self._handlers[operation], key), name=f"run {key.run_id}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    async def cancel(self, key: RunKey, *, grace: float) -> bool:
+        """Cancel the run and wait until its handler ended, at most `grace` seconds."""
+        task = self._tasks.get(key)
+        if task is None:
+            return True
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=grace)
+        return bool(done)
+
+    async def recover(self) -> None:
+        """Do nothing: runs in memory die with their process."""
+
+    async def drain(self, grace: float) -> None:
+        """Take no new runs, wait for the running ones, then cancel what is left and wait for it to end."""
+        self._draining = True
+        if self._tasks and grace > 0:
+            await asyncio.wait(set(self._tasks.values()), timeout=grace)
+        left = set(self._tasks.values())
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+    @staticmethod
+    async def _execute(handler: RunHandler, key: RunKey) -> None:
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # asked for; the handler has recorded it
+                await handler(key)
+        except Exception:
+            # The run boundary: handlers record failures themselves, so what arrives here is a broken store or our bug.
+            logger.exception("A run handler failed", extra={"run_id": key.run_id})

@@ -1,0 +1,92 @@
+"""An agent as a target: whatever shape its `run` has, updates come out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Literal, cast
+
+from agent_framework import (
+    AgentResponse,
+    AgentResponseUpdate,
+    AgentSession,
+    FunctionTool,
+    ResponseStream,
+    SupportsAgentRun,
+)
+
+from ..errors import ConfigurationError, TargetError
+from .base import TargetInput, bound_request_context
+
+
+class AgentTarget:
+    """Runs anything that satisfies `SupportsAgentRun`, always streamed: one-shot answers collect the same updates."""
+
+    kind: Literal["agent"] = "agent"
+
+    def __init__(self, agent: SupportsAgentRun) -> None:
+        if not callable(getattr(agent, "run", None)):
+            raise ConfigurationError(f"{type(agent).__name__} is no agent: it has no run().")
+        self._agent = agent
+        self._takes_options = _accepts(agent.run, "options")
+        self.name: str = getattr(agent, "name", None) or getattr(agent, "id", None) or type(agent).__name__
+        self.hosted: object = agent
+
+    def new_session(self) -> AgentSession:
+        """Return a session made by the agent itself."""
+        create = getattr(self._agent, "create_session", None)
+        return cast("AgentSession", create()) if create is not None else AgentSession()
+
+    def server_tools(self) -> frozenset[str]:
+        """Return the names of the agent's configured function tools that have an implementation."""
+        options = getattr(self._agent, "default_options", None) or {}
+        tools = options.get("tools") or ()
+        return frozenset(tool.name for tool in tools if isinstance(tool, FunctionTool) and not tool.declaration_only)
+
+    async def stream(self, run: TargetInput) -> AsyncGenerator[AgentResponseUpdate, None]:
+        """Yield the updates of one run. See `Target.stream`."""
+        providers = getattr(self._agent, "context_providers", None) or ()
+        async with bound_request_context((self._agent, *providers), run.attributes), AsyncExitStack() as stack:
+            try:
+                async for update in await self._start(run, stack):
+                    yield update
+            except Exception as error:
+                raise TargetError(f"The agent {self.name!r} failed.") from error
+
+    async def _start(self, run: TargetInput, stack: AsyncExitStack) -> AsyncIterable[AgentResponseUpdate]:
+        """Call the agent and return its updates; `stack` closes what has to be closed when the run ends early."""
+        kwargs: dict[str, Any] = {"stream": True, "session": run.session}
+        if run.options:
+            if not self._takes_options:
+                raise ConfigurationError(f"The agent {self.name!r} takes no options; strip them in the run hook.")
+            kwargs["options"] = dict(run.options)
+        started: object = self._agent.run(cast("Any", run.messages), **kwargs)
+        # A ResponseStream is awaitable too, but awaiting it would finish it before the first update is out.
+        if not isinstance(started, AsyncIterable) and isinstance(started, Awaitable):
+            started = await started
+        if isinstance(started, AgentResponse):
+            return _Updates(started.to_updates())
+        if isinstance(started, ResponseStream):
+            stack.push_async_callback(started.close)
+        elif isinstance(started, AsyncGenerator):
+            await stack.enter_async_context(aclosing(started))
+        elif not isinstance(started, AsyncIterable):
+            raise TypeError(f"run(stream=True) returned {type(started).__name__}: no async iterable and no response.")
+        return cast("AsyncIterable[AgentResponseUpdate]", started)
+
+
+class _Updates(AsyncIterable[AgentResponseUpdate]):
+    """The updates of an agent that answered all at once."""
+
+    def __init__(self, updates: list[AgentResponseUpdate]) -> None:
+        self._updates = updates
+
+    async def __aiter__(self) -> AsyncGenerator[AgentResponseUpdate, None]:
+        for update in self._updates:
+            yield update
+
+
+def _accepts(function: Callable[..., object], parameter: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return parameter in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
