@@ -11,6 +11,7 @@ from typing import Any
 from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, Content, Message
 
 from .errors import ConfigurationError
+from .hooks import ChannelStreamUpdateHook, resolve
 from .isolation import IsolationKeys, Partition, get_current_isolation_keys
 from .runs.base import RunEngine, RunLog
 from .sessions import Sessions
@@ -22,17 +23,31 @@ from .types import ChannelRequest, HostedRunResult
 class HostedStream:
     """The updates of one run, and its result once they have been read to the end."""
 
-    def __init__(self, updates: AsyncGenerator[AgentResponseUpdate, None], session: AgentSession | None) -> None:
+    def __init__(
+        self,
+        updates: AsyncGenerator[AgentResponseUpdate, None],
+        session: AgentSession | None,
+        update_hook: ChannelStreamUpdateHook | None,
+    ) -> None:
         self.session = session
-        self._updates = updates
-        self._seen: list[AgentResponseUpdate] = []
         self.is_finished = False
+        self.is_discarded = False
+        self._updates = updates
+        self._update_hook = update_hook
+        self._seen: list[AgentResponseUpdate] = []
 
     async def __aiter__(self) -> AsyncIterator[AgentResponseUpdate]:
+        hook = self._update_hook
         async for update in self._updates:
-            self._seen.append(update)
-            yield update
+            shown = update if hook is None else await resolve(hook(update))
+            if shown is not None:
+                self._seen.append(shown)
+                yield shown
         self.is_finished = True
+
+    def discard_session(self) -> None:
+        """Have the run leave no trace in its session: it was read to the end, but counts as failed."""
+        self.is_discarded = True
 
     def result(self) -> HostedRunResult[AgentResponse[Any]]:
         """Return the final response, built the framework's way, and the session.
@@ -62,26 +77,34 @@ class ChannelContext:
     debug: bool = False
 
     async def run(
-        self, request: ChannelRequest, *, session: AgentSession | None = None
+        self,
+        request: ChannelRequest,
+        *,
+        session: AgentSession | None = None,
+        update_hook: ChannelStreamUpdateHook | None = None,
     ) -> HostedRunResult[AgentResponse[Any]]:
         """Run the target to its end and return its final response.
 
         Raises:
             TargetError: the agent or workflow raised; its exception is the cause.
         """
-        async with self.run_stream(request, session=session) as stream:
+        async with self.run_stream(request, session=session, update_hook=update_hook) as stream:
             async for _ in stream:
                 pass
             return stream.result()
 
     @asynccontextmanager
     async def run_stream(
-        self, request: ChannelRequest, *, session: AgentSession | None = None
+        self,
+        request: ChannelRequest,
+        *,
+        session: AgentSession | None = None,
+        update_hook: ChannelStreamUpdateHook | None = None,
     ) -> AsyncGenerator[HostedStream, None]:
         """Run the target and hand out its updates as they come; leaving the block early cancels the run.
 
         A session that `request.session` names wins over `session`, which the caller must own. A named session is saved
-        when its updates were read to their end, and only then.
+        when the updates were read to their end and the session was not discarded, and only then.
 
         Raises:
             ConfigurationError: `session_mode` is `required` and there is no session.
@@ -108,9 +131,9 @@ class ChannelContext:
                 attributes=request.attributes,
             )
             updates = await stack.enter_async_context(aclosing(self.target.stream(run)))
-            stream = HostedStream(updates, session)
+            stream = HostedStream(updates, session, update_hook)
             yield stream
-            if lease is not None and stream.is_finished:
+            if lease is not None and stream.is_finished and not stream.is_discarded:
                 lease.commit()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Final, NewType, Protocol, TypeAlias
 
 from ..isolation import Partition
@@ -29,7 +29,7 @@ class Attempt:
     number: int
 
 
-class RunStatus(str, Enum):
+class RunStatus(StrEnum):
     """Where a run stands. Terminal states never change."""
 
     QUEUED = "queued"
