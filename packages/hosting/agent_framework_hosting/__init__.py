@@ -1,0 +1,81 @@
+"""Host a Microsoft Agent Framework agent or workflow behind channels."""
+
+from .channel import (
+    Channel,
+    ChannelCommand,
+    ChannelCommandContext,
+    ChannelContribution,
+    ExceptionHandler,
+    LifecycleCallback,
+)
+from .context import ChannelContext, HostedStream
+from .errors import (
+    AlreadyExists,
+    ConfigurationError,
+    HostingError,
+    LeaseLost,
+    RunCancelled,
+    RunError,
+    StaleWrite,
+    StoreError,
+    StoreUnavailable,
+    TargetError,
+)
+from .hooks import ChannelResponseHook, ChannelRunHook, ChannelStreamUpdateHook
+from .host import AgentFrameworkHost, HostTarget
+from .isolation import (
+    ISOLATION_HEADER_CHAT,
+    ISOLATION_HEADER_USER,
+    IsolationKeys,
+    Partition,
+    get_current_isolation_keys,
+    reset_current_isolation_keys,
+    set_current_isolation_keys,
+)
+from .runs.base import RunEngine, RunLog
+from .stores.base import SessionStore
+from .targets.base import Target, TargetInput
+from .types import ChannelIdentity, ChannelRequest, ChannelSession, HostedRunResult, HostStatePaths
+
+__all__ = [
+    "ISOLATION_HEADER_CHAT",
+    "ISOLATION_HEADER_USER",
+    "AgentFrameworkHost",
+    "AlreadyExists",
+    "Channel",
+    "ChannelCommand",
+    "ChannelCommandContext",
+    "ChannelContext",
+    "ChannelContribution",
+    "ChannelIdentity",
+    "ChannelRequest",
+    "ChannelResponseHook",
+    "ChannelRunHook",
+    "ChannelSession",
+    "ChannelStreamUpdateHook",
+    "ConfigurationError",
+    "ExceptionHandler",
+    "HostStatePaths",
+    "HostTarget",
+    "HostedRunResult",
+    "HostedStream",
+    "HostingError",
+    "IsolationKeys",
+    "LeaseLost",
+    "LifecycleCallback",
+    "Partition",
+    "RunCancelled",
+    "RunEngine",
+    "RunError",
+    "RunLog",
+    "SessionStore",
+    "StaleWrite",
+    "StoreError",
+    "StoreUnavailable",
+    "Target",
+    "TargetError",
+    "TargetInput",
+    "get_current_isolation_keys",
+    "reset_current_isolation_keys",
+    "set_current_isolation_keys",
+]

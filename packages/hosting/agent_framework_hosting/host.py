@@ -1,0 +1,205 @@
+"""The host: composes a target, stores, engine and channels into one application."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeGuard
+
+from agent_framework import SupportsAgentRun, Workflow
+
+from .app import HostApp
+from .channel import Channel
+from .context import ChannelContext, current_partition
+from .errors import ConfigurationError
+from .isolation import IsolationKeys
+from .lifecycle import Lifecycle
+from .runs.memory import MemoryRunEngine, MemoryRunLog
+from .sessions import Sessions
+from .stores.memory import MemorySessionStore
+from .targets.agent import AgentTarget
+from .targets.base import Target
+from .types import HostStatePaths
+
+TRUST_VARIABLE = "FOUNDRY_HOSTING_ENVIRONMENT"
+"""Environment variable that says, by any non-empty value, that a trusted environment sets the isolation headers."""
+
+PathName: TypeAlias = str | os.PathLike[str]
+HostTarget: TypeAlias = SupportsAgentRun | Workflow | Callable[[], Workflow] | Target
+"""What can be hosted: an agent, a workflow, a function that builds one, or a target of your own."""
+
+
+class AgentFrameworkHost:
+    """Puts an agent or a workflow on the network through channels.
+
+    `app` is the ASGI application; the host itself is one too. Mounted in another application, the parent must run
+    `host.lifespan`: `FastAPI(lifespan=host.lifespan)`.
+
+    `checkpoint_location` is the directory of a workflow's checkpoints. `trust_isolation_headers` says whether the sender
+    of the isolation headers is trusted; `None` asks the environment (`FOUNDRY_HOSTING_ENVIRONMENT`). `shutdown_grace`:
+    seconds that runs get to finish when the host stops. `debug` shows tracebacks to callers.
+
+    Raises:
+        ConfigurationError: the target, the channels or the options do not fit; the message says what to change.
+    """
+
+    def __init__(
+        self,
+        target: HostTarget,
+        *,
+        channels: Sequence[Channel],
+        debug: bool = False,
+        checkpoint_location: PathName | None = None,
+        state_dir: PathName | HostStatePaths | None = None,
+        trust_isolation_headers: bool | None = None,
+        shutdown_grace: float = 30.0,
+    ) -> None:
+        if state_dir is not None:
+            raise ConfigurationError(
+                "state_dir: durable state is not available yet in this version. Leave it out; sessions, responses and "
+                "runs then live in memory."
+            )
+        if shutdown_grace < 0:
+            raise ConfigurationError("shutdown_grace must be 0 or more seconds.")
+        self.target = _pick_target(target, checkpoint_location)
+        self.channels = _checked_channels(channels)
+        self.debug = debug
+        if trust_isolation_headers is None:
+            trust_isolation_headers = bool(os.environ.get(TRUST_VARIABLE))
+        self._trusts_headers = trust_isolation_headers
+        self._grace = shutdown_grace
+        self._app: HostApp | None = None
+        store = MemorySessionStore()
+        log = MemoryRunLog()
+        self._context = ChannelContext(
+            target=self.target,
+            session_store=store,
+            sessions=Sessions(store, new_session=self.target.new_session),
+            engine=MemoryRunEngine(),
+            run_log=log,
+            durable_log=log,
+            debug=debug,
+        )
+
+    @property
+    def app(self) -> HostApp:
+        """The ASGI application, built at first use.
+
+        Raises:
+            ConfigurationError: two channels answer the same route, or one contributes what cannot be mounted.
+        """
+        if self._app is None:
+            self._app = self._build()
+        return self._app
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Serve one ASGI connection: the host is an ASGI application, to serve or to mount."""
+        await self.app(scope, receive, send)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None, None]:
+        """Start the host and stop it when the block ends; a parent application that mounts the host must run this.
+
+        Raises:
+            Exception: the first error of a start-up or shutdown callback; all of them have run.
+        """
+        async with self.app.lifespan(app):
+            yield
+
+    def serve(self, host: str = "127.0.0.1", port: int = 8000, *, workers: int = 1, **options: Any) -> None:
+        """Serve until SIGINT or SIGTERM; runs that are going on get `shutdown_grace` seconds to finish.
+
+        `port` 0 takes a free one. `options` are uvicorn's (`log_level`, `ssl_certfile`, `root_path`, …).
+
+        Raises:
+            ConfigurationError: the extra `[serve]` is not installed, `workers` is not 1, or an option is unknown.
+        """
+        from .serve import run  # noqa: PLC0415  the ASGI server is an optional dependency
+
+        run(self.app, host, port, workers=workers, options=options)
+
+    async def reset_session(self, isolation_key: str, *, isolation_keys: IsolationKeys | None = None) -> bool:
+        """Forget the session named `isolation_key`; `False` if there was none. Waits for a run that uses it.
+
+        `isolation_keys` says whose session it is; `None` means that of the current request, or, outside of one, of
+        everybody who comes without keys.
+        """
+        partition = current_partition() if isolation_keys is None else isolation_keys.partition
+        return await self._context.sessions.reset(partition, isolation_key)
+
+    def _build(self) -> HostApp:
+        contributions = [(channel, channel.contribute(self._context)) for channel in self.channels]
+        lifecycle = Lifecycle(
+            self._context.engine,
+            on_startup=[callback for _, part in contributions for callback in part.on_startup],
+            on_shutdown=[callback for _, part in contributions for callback in part.on_shutdown],
+            grace=self._grace,
+        )
+        return HostApp(
+            contributions,
+            lifecycle,
+            announcement={
+                "target": self.target.name,
+                "target_kind": self.target.kind,
+                "channels": {channel.name: channel.path or "/" for channel in self.channels},
+            },
+            trust_isolation_headers=self._trusts_headers,
+            debug=self.debug,
+        )
+
+
+def _pick_target(target: object, checkpoint_location: PathName | None) -> Target:
+    if inspect.isclass(target):
+        raise ConfigurationError(f"The target is the class {target.__name__}: pass an instance of it.")
+    is_workflow = isinstance(target, Workflow)
+    if not is_workflow and _is_target(target):
+        _refuse_checkpoints(checkpoint_location, "a target of its own")
+        return target
+    if not is_workflow and callable(getattr(target, "run", None)):
+        _refuse_checkpoints(checkpoint_location, "an agent")
+        return AgentTarget(target)  # type: ignore[arg-type]
+    if is_workflow or callable(target):
+        from .targets.workflow import WorkflowTarget  # noqa: PLC0415  only hosts of workflows load it
+
+        return WorkflowTarget(target, checkpoint_location=checkpoint_location)
+    hint = " Call its build() first." if callable(getattr(target, "build", None)) else ""
+    raise ConfigurationError(
+        f"The target is a {type(target).__name__}: pass an agent, a Workflow, or a function without arguments that "
+        f"returns a Workflow.{hint}"
+    )
+
+
+def _is_target(target: object) -> TypeGuard[Target]:
+    return all(hasattr(target, name) for name in ("name", "kind", "hosted", "stream", "new_session", "server_tools"))
+
+
+def _refuse_checkpoints(location: PathName | None, what: str) -> None:
+    if location is not None:
+        raise ConfigurationError(
+            f"checkpoint_location is for workflows, and the target is {what}: leave checkpoint_location out."
+        )
+
+
+def _checked_channels(channels: Sequence[Channel]) -> tuple[Channel, ...]:
+    names: set[str] = set()
+    for channel in channels:
+        if not all(hasattr(channel, name) for name in ("name", "path", "contribute")) or inspect.isclass(channel):
+            raise ConfigurationError(f"{channel!r} is no channel: pass instances, such as ResponsesChannel().")
+        if channel.name in names:
+            raise ConfigurationError(f"Two channels are named {channel.name!r}: give each a name of its own.")
+        names.add(channel.name)
+        if channel.path and (not channel.path.startswith("/") or channel.path.endswith("/")):
+            raise ConfigurationError(
+                f"The path {channel.path!r} of channel {channel.name!r} must start with '/' and not end with it; "
+                "an empty path is the root."
+            )
+    if not names:
+        raise ConfigurationError("The host has no channels: pass at least one, such as ResponsesChannel().")
+    return tuple(channels)

@@ -1,0 +1,132 @@
+"""Start and stop of a host: ordered, nobody skipped because a peer failed, every failure reported.
+
+Start: every start-up callback in order, then the engine recovers what a dead process left, then the host is ready.
+Stop: readiness goes red, the engine drains, then every shutdown callback in reverse order.
+A failed start stops at once what it started: *every* shutdown callback runs, so each must bear that its start-up
+callback failed or never ran. Then the first start-up error is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+
+from .errors import ConfigurationError
+from .hooks import resolve
+from .runs.base import RunEngine
+
+logger = logging.getLogger(__name__)
+
+DRAIN_OVERRUN = 5.0
+"""Seconds that cancelled runs get, after the grace period, to write down how they ended."""
+
+Callback = Callable[[], Awaitable[None] | None]
+
+
+class Phase(StrEnum):
+    """Where a host stands between start and stop."""
+
+    NEW = "new"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Lifecycle:
+    """Starts and stops an engine and the callbacks of the channels. `grace`: seconds that runs get to finish."""
+
+    def __init__(
+        self,
+        engine: RunEngine,
+        *,
+        on_startup: Sequence[Callback] = (),
+        on_shutdown: Sequence[Callback] = (),
+        grace: float = 30.0,
+        drain_overrun: float = DRAIN_OVERRUN,
+    ) -> None:
+        self.phase = Phase.NEW
+        self._engine = engine
+        self._on_startup = tuple(on_startup)
+        self._on_shutdown = tuple(on_shutdown)
+        self._grace = grace
+        self._drain_overrun = drain_overrun
+        self._stop_errors: list[Exception] = []
+        self._is_drained = False
+
+    async def start(self) -> None:
+        """Run every start-up callback and recover runs; the host is ready when this returns.
+
+        Raises:
+            ConfigurationError: the host is started already.
+            Exception: the first error of a callback or of the recovery; everything was stopped again.
+        """
+        if self.phase not in {Phase.NEW, Phase.STOPPED}:
+            raise ConfigurationError(
+                "The host is started already: run its lifespan once, either through its own app or in the parent's."
+            )
+        self.phase, self._is_drained, self._stop_errors = Phase.STARTING, False, []
+        errors: list[Exception] = []
+        for callback in self._on_startup:
+            await _attempt(callback, errors)
+        if not errors:
+            # Last, so that stores are open and handlers registered when the first recovered run starts.
+            await _attempt(self._engine.recover, errors)
+        if errors:
+            await self._stop()
+            _report(errors[1:] + self._stop_errors, "Another callback failed while the host started")
+            raise errors[0]
+        self.phase = Phase.READY
+
+    def begin_stop(self) -> None:
+        """Turn readiness red. Only sets a flag, so a signal handler may call it."""
+        if self.phase is Phase.READY:
+            self.phase = Phase.STOPPING
+
+    async def drain(self) -> None:
+        """Turn readiness red and let the runs end; `stop` does the rest. A second call does nothing."""
+        self.begin_stop()
+        if self._is_drained:
+            return
+        self._is_drained = True
+        try:
+            # The engine cancels what the grace period left over and waits for it; a run that ignores its cancellation
+            # must not keep the process alive for ever.
+            async with asyncio.timeout(self._grace + self._drain_overrun) as limit:
+                await _attempt(lambda: self._engine.drain(self._grace), self._stop_errors)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            logger.error("Runs did not end after their cancellation", extra={"grace": self._grace})  # noqa: TRY400  no traceback to show
+
+    async def stop(self) -> None:
+        """Turn readiness red, let the runs end, run every shutdown callback in reverse order.
+
+        Raises:
+            Exception: the first error of the engine or of a callback; the others are logged.
+        """
+        await self._stop()
+        if self._stop_errors:
+            _report(self._stop_errors[1:], "Another callback failed while the host stopped")
+            raise self._stop_errors[0]
+
+    async def _stop(self) -> None:
+        self.phase = Phase.STOPPING
+        await self.drain()
+        for callback in reversed(self._on_shutdown):
+            await _attempt(callback, self._stop_errors)
+        self.phase = Phase.STOPPED
+
+
+async def _attempt(callback: Callback, errors: list[Exception]) -> None:
+    try:
+        await resolve(callback())
+    except Exception as error:  # noqa: BLE001  collected: the first is raised, the others are logged
+        errors.append(error)
+
+
+def _report(errors: Sequence[Exception], message: str) -> None:
+    for error in errors:
+        logger.error(message, exc_info=error)

@@ -1,0 +1,106 @@
+"""The ASGI server: uvicorn, started so that a stop drains the runs before it closes connections.
+
+The only module that imports uvicorn; whoever imports it needs the extra `[serve]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import socket
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any, Final
+
+from .app import HostApp
+from .errors import ConfigurationError
+from .lifecycle import Lifecycle
+
+try:
+    import uvicorn
+except ImportError as _error:
+    raise ConfigurationError(
+        'Serving needs the extra [serve]: pip install "agent-framework-hosting[serve]". '
+        "Any other ASGI server can serve the host's app instead."
+    ) from _error
+
+LINGER: Final = 5
+"""Seconds that clients get, after the last run has ended, to read what is left of their answers."""
+
+_OURS: Final = frozenset(
+    {"app", "host", "port", "workers", "lifespan", "factory", "reload", "timeout_graceful_shutdown"}
+)
+_KNOWN: Final = frozenset(inspect.signature(uvicorn.Config).parameters) - _OURS
+
+
+class DrainingServer(uvicorn.Server):
+    """A uvicorn server that goes on answering, with red readiness, until the runs have ended.
+
+    Uvicorn itself stops listening, waits for every connection and only then tells the application. Runs would be told
+    last, streams would hold up the stop for as long as they last, and nobody could poll for the end of a background run.
+    """
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Turn readiness red as soon as the signal arrives."""
+        self._lifecycle.begin_stop()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the runs end, then close the connections, then stop the application. A second SIGINT skips the waiting."""
+        drain = asyncio.create_task(self._lifecycle.drain())
+        # The flag is set by a signal handler, which cannot wake a task; uvicorn polls for it in the same way.
+        while not drain.done() and not self.force_exit:
+            await asyncio.wait({drain}, timeout=0.1)
+        if not drain.cancel():
+            await drain
+        await super().shutdown(sockets)
+
+
+def configure(app: HostApp, host: str, port: int, *, workers: int, options: Mapping[str, Any]) -> uvicorn.Config:
+    """Return the server's configuration.
+
+    Raises:
+        ConfigurationError: `workers` is not 1, or an option is unknown.
+    """
+    if workers != 1:
+        raise ConfigurationError(
+            f"workers={workers}: sessions, responses and runs live in the memory of one process, and a second worker "
+            "would not find them. Use workers=1; several workers come with shared state."
+        )
+    if unknown := sorted(set(options) - _KNOWN):
+        raise ConfigurationError(
+            f"serve() does not know the option {unknown[0]!r}; known: {', '.join(sorted(_KNOWN))}."
+        )
+    return uvicorn.Config(app, host, port, lifespan="on", timeout_graceful_shutdown=LINGER, **options)
+
+
+async def serve(app: HostApp, config: uvicorn.Config) -> None:
+    """Serve until a signal arrives, in the running event loop."""
+    # Bound here, not by uvicorn, so that port 0 is known when the host logs that it has started.
+    sockets = [config.bind_socket()]
+    try:
+        app.announcement["bind"] = _address(sockets[0])
+        await DrainingServer(config, app.lifecycle).serve(sockets)
+    finally:
+        sockets[0].close()
+
+
+def run(app: HostApp, host: str, port: int, *, workers: int, options: Mapping[str, Any]) -> None:
+    """Serve until a signal arrives, in an event loop of its own. See `AgentFrameworkHost.serve`."""
+    config = configure(app, host, port, workers=workers, options=options)
+    # SIGINT is how a server in a terminal ends: uvicorn has stopped in order when it passes the signal on.
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(serve(app, config))
+
+
+def _address(bound: socket.socket) -> str:
+    name: str | Sequence[Any] = bound.getsockname()
+    if isinstance(name, str):
+        return name
+    host = f"[{name[0]}]" if bound.family == socket.AF_INET6 else name[0]
+    return f"{host}:{name[1]}"
