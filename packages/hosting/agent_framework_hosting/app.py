@@ -38,8 +38,8 @@ class ServedRoute:
 class HostApp(Starlette):
     """A Starlette application that serves a host's channels.
 
-    `announcement` goes into the record that is logged when the host has started; whoever binds an address adds it there
-    as `bind`.
+    `served` and `commands` (with the name of their channel) say what there is. `announcement` goes into the record that
+    is logged when the host has started; whoever binds an address adds it there as `bind`.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class HostApp(Starlette):
             for route in contribution.root_routes:
                 table.add(channel.name, _under(channel, route, ""))
         self.served = tuple(table.served)
+        self.commands = tuple((channel.name, command) for channel, part in contributions for command in part.commands)
         super().__init__(
             debug=debug,
             routes=table.routes,

@@ -6,7 +6,8 @@ import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, TypeGuard
+from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard, cast
 
 from agent_framework import SupportsAgentRun, Workflow
 
@@ -26,7 +27,7 @@ from .types import HostStatePaths
 TRUST_VARIABLE = "FOUNDRY_HOSTING_ENVIRONMENT"
 """Environment variable that says, by any non-empty value, that a trusted environment sets the isolation headers."""
 
-PathName: TypeAlias = str | os.PathLike[str]
+PathName: TypeAlias = str | Path
 HostTarget: TypeAlias = SupportsAgentRun | Workflow | Callable[[], Workflow] | Target
 """What can be hosted: an agent, a workflow, a function that builds one, or a target of your own."""
 
@@ -164,11 +165,11 @@ def _pick_target(target: object, checkpoint_location: PathName | None) -> Target
         return target
     if not is_workflow and callable(getattr(target, "run", None)):
         _refuse_checkpoints(checkpoint_location, "an agent")
-        return AgentTarget(target)  # type: ignore[arg-type]
+        return AgentTarget(cast("SupportsAgentRun", target))
     if is_workflow or callable(target):
         from .targets.workflow import WorkflowTarget  # noqa: PLC0415  only hosts of workflows load it
 
-        return WorkflowTarget(target, checkpoint_location=checkpoint_location)
+        return WorkflowTarget(cast("Callable[[], Workflow]", target), checkpoint_location=checkpoint_location)
     hint = " Call its build() first." if callable(getattr(target, "build", None)) else ""
     raise ConfigurationError(
         f"The target is a {type(target).__name__}: pass an agent, a Workflow, or a function without arguments that "

@@ -90,12 +90,32 @@ async def serve(app: HostApp, config: uvicorn.Config) -> None:
         sockets[0].close()
 
 
+def new_runner(loop: str = "auto") -> asyncio.Runner:
+    """Return a runner with the server's event loop (uvloop where it is installed)."""
+    return asyncio.Runner(loop_factory=uvicorn.Config("", loop=loop, log_config=None).get_loop_factory())
+
+
 def run(app: HostApp, host: str, port: int, *, workers: int, options: Mapping[str, Any]) -> None:
     """Serve until a signal arrives, in an event loop of its own. See `AgentFrameworkHost.serve`."""
     config = configure(app, host, port, workers=workers, options=options)
     # SIGINT is how a server in a terminal ends: uvicorn has stopped in order when it passes the signal on.
-    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+    with contextlib.suppress(KeyboardInterrupt), new_runner(config.loop) as runner:
         runner.run(serve(app, config))
+
+
+def run_reloading(factory: str, host: str, port: int, *, log_level: str) -> None:
+    """Serve the application that `factory` (`module:function`) returns, in a child that starts again on file changes."""
+    # Uvicorn waits for open streams before it starts again; whoever saves a file does not want to.
+    uvicorn.run(
+        factory,
+        factory=True,
+        host=host,
+        port=port,
+        reload=True,
+        lifespan="on",
+        log_level=log_level,
+        timeout_graceful_shutdown=1,
+    )
 
 
 def _address(bound: socket.socket) -> str:

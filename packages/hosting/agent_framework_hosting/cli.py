@@ -1,0 +1,142 @@
+"""The command line: `afhost serve module:attribute` and `afhost check module:attribute`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Final
+
+from .errors import ConfigurationError
+from .host import AgentFrameworkHost
+from .loading import DEFAULT_PATH, build_host, load
+
+RELOAD_VARIABLE: Final = "AFHOST_RELOAD"
+"""Environment variable through which a reloading server tells its child processes what to build."""
+
+USAGE_ERROR: Final = 2
+LOG_LEVELS: Final = ("critical", "error", "warning", "info", "debug")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 2 for whatever the user can put right, with one line that says so."""
+    options = _parser().parse_args(arguments)
+    # Like `python -m`: the user's module is in the directory the command is run in.
+    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109  sys.path holds strings
+        sys.path.insert(0, here)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except ConfigurationError as error:
+        print(f"afhost: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="afhost", description="Serve an Agent Framework agent or workflow.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    serve = commands.add_parser("serve", help="serve an agent, a workflow or a host over HTTP")
+    _add_reference(serve)
+    serve.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8000, help="port to bind; 0 takes a free one (default: %(default)s)")
+    serve.add_argument("--reload", action="store_true", help="start again when a file changes; for development")
+    serve.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="default: %(default)s")
+    serve.set_defaults(command=_serve)
+    check = commands.add_parser("check", help="build the host and print what it would serve")
+    _add_reference(check)
+    check.set_defaults(command=_check)
+    return parser
+
+
+def _add_reference(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "reference",
+        metavar="module:attribute",
+        help="an agent, a workflow, a function that returns one (sync or async), or an AgentFrameworkHost",
+    )
+    command.add_argument(
+        "--path", help=f"path of the Responses channel, unless a host is named (default: {DEFAULT_PATH})"
+    )
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from . import serve as server  # noqa: PLC0415  the ASGI server is an optional dependency
+
+    _show_logs(options.log_level)
+    if options.reload:
+        load(options.reference)  # a mistake in the command line is reported here, once, not by each child
+        os.environ[RELOAD_VARIABLE] = json.dumps([options.reference, options.path])
+        server.run_reloading(
+            "agent_framework_hosting.cli:reloaded", options.host, options.port, log_level=options.log_level
+        )
+        return
+    # The host is built in the loop that serves it: an async factory may open connections that belong to its loop.
+    with contextlib.suppress(KeyboardInterrupt), server.new_runner() as runner:
+        host = runner.run(build_host(options.reference, path=options.path))
+        config = server.configure(
+            host.app, options.host, options.port, workers=1, options={"log_level": options.log_level}
+        )
+        runner.run(server.serve(host.app, config))
+
+
+def _check(options: argparse.Namespace) -> None:
+    host = asyncio.run(build_host(options.reference, path=options.path))
+    print(f"target   {host.target.kind} {host.target.name!r}")
+    for channel in host.channels:
+        print(f"channel  {channel.name!r} at {channel.path or '/'}")
+    for route in host.app.served:
+        print(f"route    {','.join(sorted(route.methods)) or '*':<10} {route.path}  ({route.owner})")
+    for owner, command in host.app.commands:
+        print(f"command  {command.name}  ({owner})")
+
+
+class ReloadedHost:
+    """The ASGI application of a reloading server's child: builds the host in the loop that serves it."""
+
+    def __init__(self, reference: str, path: str | None) -> None:
+        self._reference = reference
+        self._path = path
+        self._host: AgentFrameworkHost | None = None
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Serve one ASGI connection; the first one is the server's lifespan, before any request."""
+        if self._host is None:
+            self._host = await build_host(self._reference, path=self._path)
+        await self._host(scope, receive, send)
+
+
+def reloaded() -> ReloadedHost:
+    """Return the application that the parent process asked for."""
+    reference, path = json.loads(os.environ[RELOAD_VARIABLE])
+    return ReloadedHost(reference, path)
+
+
+class _ExtrasFormatter(logging.Formatter):
+    """Shows what records carry in `extra`: messages are constant, the values are there."""
+
+    _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the standard library's name
+        extras = [f"{key}={value!r}" for key, value in vars(record).items() if key not in self._standard]
+        return " ".join([super().formatMessage(record), *extras])
+
+
+def _show_logs(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_ExtrasFormatter("%(levelname)s: %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
