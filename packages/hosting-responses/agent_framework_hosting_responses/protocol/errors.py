@@ -113,16 +113,16 @@ def previous_response_running(response_id: str) -> RequestError:
     )
 
 
-def model_not_found(model: str, *, status: int = 400) -> RequestError:
-    """E20: a request names a model that this server does not serve; 404 for `GET /models/{id}`.
+def model_not_found(model: str) -> RequestError:
+    """E20: a request names a model that this server does not serve."""
+    return RequestError(f"The requested model '{_shown(model)}' does not exist.", param="model", code="model_not_found")
 
-    Source: contract §4.8, §7.
-    """
-    shown = _shown(model)
-    message = (
-        f"The model '{shown}' does not exist" if status == 404 else f"The requested model '{shown}' does not exist."
+
+def model_object_not_found(model: str) -> RequestError:
+    """Answer `GET /models/{id}` for an unknown id. Source: contract §7."""
+    return RequestError(
+        f"The model '{_shown(model)}' does not exist", param="model", code="model_not_found", status=404
     )
-    return RequestError(message, param="model", code="model_not_found", status=status)
 
 
 # --- Values of the request: E4, E6-E12, E21, E22, E31 ------------------------------------------------------------
@@ -165,7 +165,7 @@ def missing_parameter(param: str) -> RequestError:
     return RequestError(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
-def tool_call_not_found(call_id: str) -> RequestError:
+def call_not_found(call_id: str) -> RequestError:
     """E9: an output item answers no call of the context."""
     return RequestError(
         f"No tool call found for function call output with call_id {_shown(call_id)}.",
@@ -181,6 +181,13 @@ def call_output_missing(call_id: str) -> RequestError:
 def approval_request_not_found(approval_request_id: str) -> RequestError:
     """Refuse an `mcp_approval_response` to nothing. Source: contract §1.2."""
     return RequestError(f"No approval request found with id '{_shown(approval_request_id)}'.", param="input")
+
+
+def approval_answered_already(approval_request_id: str) -> RequestError:
+    """Refuse a second answer to one approval request: it would run the tool twice."""
+    return RequestError(
+        f"Approval request with id '{_shown(approval_request_id)}' has already been answered.", param="input"
+    )
 
 
 def integer_too_big(param: str, maximum: int, got: int) -> RequestError:
@@ -334,7 +341,7 @@ def not_streamable_without_stream() -> RequestError:
     return RequestError("This response cannot be streamed because it was not created with stream=true.", param="stream")
 
 
-def stream_expired() -> RequestError:
+def not_streamable_expired() -> RequestError:
     """E16: the event log is gone; the JSON GET still works."""
     return RequestError(
         "This response can no longer be streamed because it is more than 5 minutes old.", param="stream"

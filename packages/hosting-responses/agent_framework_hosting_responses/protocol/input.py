@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 from agent_framework_hosting_responses.protocol import errors, fields
@@ -136,6 +138,8 @@ def _read_other(given: JsonObject, kind: str, path: str) -> JsonObject:
         if key not in item and key != "id":
             read_member = spec.optional.get(key, fields.anything)
             item[key] = read_member(value, f"{path}.{key}")
+    if kind == "computer_call" and not (item.get("action") or item.get("actions")):
+        raise errors.missing_parameter(f"{path}.actions")
     for key in spec.nullable:
         item.setdefault(key, None)
     if kind == "local_shell_call_output" and isinstance(given.get("id"), str):
@@ -155,15 +159,23 @@ def _typed_texts(kind: str) -> Reader:
     return fields.list_of(read)
 
 
+def _object(required: Mapping[str, Reader] = MappingProxyType({}), **optional: Reader) -> Reader:
+    """Return a reader of objects that reads the named members and keeps the others as they are."""
+
+    def read(value: JsonValue, path: str) -> JsonValue:
+        given = fields.mapping(value, path)
+        known = {key: reader(fields.required(given, key, path), f"{path}.{key}") for key, reader in required.items()}
+        for key, reader in optional.items():
+            if given.get(key) is not None:
+                known[key] = reader(given[key], f"{path}.{key}")
+        return {**given, **known}
+
+    return read
+
+
 def _shell_action(value: JsonValue, path: str) -> JsonValue:
-    action = fields.mapping(value, path)
-    commands = fields.required(action, "commands", path)
-    return {
-        "timeout_ms": None,
-        "max_output_length": None,
-        **action,
-        "commands": fields.list_of(fields.string)(commands, f"{path}.commands"),
-    }
+    action = fields.mapping(_shell_commands(value, path), path)
+    return {"timeout_ms": None, "max_output_length": None, **action}
 
 
 def _image_data(value: JsonValue, path: str) -> JsonValue:
@@ -172,12 +184,21 @@ def _image_data(value: JsonValue, path: str) -> JsonValue:
 
 _STATUSES: Final = ("in_progress", "completed", "incomplete")
 _text: Reader = fields.string
+_texts: Reader = fields.list_of(fields.string)
 _call_id: Reader = fields.text_of(256)
 _name: Reader = fields.text_of(256)
 _objects: Reader = fields.list_of(fields.mapping)
+_count: Reader = partial(fields.integer, minimum=0)
+_exit_code: Reader = partial(fields.integer, minimum=-(2**31))
 _call: Final[dict[str, Reader]] = {"call_id": _call_id}
 _answer: Final[dict[str, Reader]] = {"call_id": _call_id, "output": read_tool_output}
 _mcp: Final[dict[str, Reader]] = {"server_label": _name, "name": _name, "arguments": _text}
+
+_shell_commands: Reader = _object({"commands": _texts}, timeout_ms=_count, max_output_length=_count)
+_local_action: Reader = _object({"command": _texts}, timeout_ms=_count)
+_shell_outputs: Reader = fields.list_of(_object(stdout=_text, stderr=_text, outcome=_object(exit_code=_exit_code)))
+_code_outputs: Reader = fields.list_of(_object(logs=_text, url=_text))
+_screenshot: Reader = _object(image_url=_text, file_id=fields.identifier)
 
 _KINDS: Final[dict[str, _Kind]] = {
     "function_call": _Kind(required={**_call, "name": _name, "arguments": _text}, status="completed"),
@@ -203,23 +224,26 @@ _KINDS: Final[dict[str, _Kind]] = {
     ),
     "web_search_call": _Kind(optional={"action": fields.mapping}, status="completed"),
     "file_search_call": _Kind(
-        required={"queries": fields.list_of(_text)},
+        required={"queries": _texts},
         optional={"results": _objects},
         nullable=("results",),
         status="completed",
     ),
     "code_interpreter_call": _Kind(
         required={"container_id": _name},
-        optional={"code": _text, "outputs": _objects},
+        optional={"code": _text, "outputs": _code_outputs},
         nullable=("code", "outputs"),
         status="completed",
     ),
     "image_generation_call": _Kind(optional={"result": _image_data}, nullable=("result",), status="completed"),
-    "local_shell_call": _Kind(required={**_call, "action": fields.mapping}, status="completed"),
+    "local_shell_call": _Kind(required={**_call, "action": _local_action}, status="completed"),
     "local_shell_call_output": _Kind(required={"output": _text}, optional={"call_id": _call_id}, status="completed"),
     "shell_call": _Kind(required={**_call, "action": _shell_action}, nullable=("environment",), status="completed"),
     "shell_call_output": _Kind(
-        required={**_call, "output": _objects}, nullable=("max_output_length",), status="completed"
+        required={**_call, "output": _shell_outputs},
+        optional={"max_output_length": _count},
+        nullable=("max_output_length",),
+        status="completed",
     ),
     "apply_patch_call": _Kind(required={**_call, "operation": fields.mapping}, status="completed"),
     "apply_patch_call_output": _Kind(required=_call, optional={"output": _text}, status="completed"),
@@ -228,7 +252,7 @@ _KINDS: Final[dict[str, _Kind]] = {
         optional={"action": fields.mapping, "actions": _objects, "pending_safety_checks": _objects},
         status="completed",
     ),
-    "computer_call_output": _Kind(required={**_call, "output": fields.mapping}, status="completed"),
+    "computer_call_output": _Kind(required={**_call, "output": _screenshot}, status="completed"),
     "tool_search_call": _Kind(optional=_call, status="completed"),
     "tool_search_output": _Kind(required={"tools": _objects}, optional=_call, status="completed"),
     "program": _Kind(required={**_call, "code": _text, "fingerprint": _text}),

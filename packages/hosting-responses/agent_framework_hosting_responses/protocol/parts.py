@@ -19,7 +19,7 @@ MAX_IMAGE_URL: Final = 20_971_520
 MAX_FILE_DATA: Final = 73_400_320
 
 _DETAILS: Final = ("low", "high", "auto", "original")
-_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+*-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.ASCII | re.IGNORECASE)
+_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+*-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
 _HTTP_URL: Final = re.compile(r"https?://[^\s/]", re.ASCII | re.IGNORECASE)
 
 PartReader: TypeAlias = Callable[[JsonObject, str], JsonObject]
