@@ -1,0 +1,265 @@
+"""What a workflow puts out, as updates: each output its own message, nothing twice, nothing interleaved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import uuid
+from copy import copy
+from typing import Any, Literal, TypeAlias, cast
+
+from agent_framework import (
+    AgentExecutorResponse,
+    AgentResponse,
+    AgentResponseUpdate,
+    Content,
+    Message,
+    WorkflowEvent,
+)
+
+from ..errors import TargetError
+
+logger = logging.getLogger(__name__)
+
+IntermediateOutputs = Literal["hide", "commentary"]
+
+_PartKind = Literal["delta", "message", "plain"]
+_Part: TypeAlias = tuple[_PartKind, AgentResponseUpdate]
+
+_WITH_PARTS = (str, Content, Message, AgentResponse, AgentResponseUpdate, AgentExecutorResponse)
+
+
+class WorkflowOutputs:
+    """Turns the events of one workflow run into updates.
+
+    - Outputs of the executors that the workflow designates as its outputs are the answer, in the order they come.
+    - Intermediate outputs are hidden, or marked `additional_properties["phase"] = "commentary"`.
+    - A message that repeats what was put out before (the whole response after an agent's stream) is left out.
+    - While one executor is putting out, what others put out at the same time waits until it is done.
+    - Messages of the roles `user` and `system` are input that came along, not output.
+    """
+
+    def __init__(self, *, intermediate: IntermediateOutputs) -> None:
+        self._intermediate = intermediate
+        self._told = _ToldMessages()
+        self._turns = _Turns()
+        # The message that an executor is putting out piece by piece, for the pieces that do not name theirs.
+        self._current: dict[str | None, AgentResponseUpdate] = {}
+
+    def feed(self, event: WorkflowEvent[Any]) -> list[AgentResponseUpdate]:
+        """Return the updates to hand out now.
+
+        Raises:
+            TargetError: the workflow asked for input, which the host cannot deliver yet.
+        """
+        match event.type:
+            case "output":
+                return self._turns.admit(event.executor_id, self._answer(event.executor_id, event.data))
+            case "intermediate" | "data" if self._intermediate == "commentary":
+                return self._turns.admit(event.executor_id, self._commentary(event.executor_id, event.data))
+            case "executor_completed" | "executor_failed":
+                self._current.pop(event.executor_id, None)
+                self._told.close(event.executor_id)
+                return self._turns.release(event.executor_id)
+            case "superstep_completed":
+                return self._turns.release_all()
+            case "request_info":
+                raise TargetError("The workflow asked for input (request_info), which the host cannot deliver yet.")
+            case "error":
+                # The executor reported it and went on; what ends a run is raised by the run itself.
+                logger.warning("An executor reported an error.", exc_info=cast("BaseException | None", event.data))
+        return []
+
+    def _answer(self, executor: str | None, output: object) -> list[AgentResponseUpdate]:
+        answer: list[AgentResponseUpdate] = []
+        for kind, update in _parts(output):
+            if kind == "delta":
+                self._told.add(executor, update)
+            elif kind == "message" and self._told.repeats(executor, update):
+                continue
+            answer.append(self._signed(executor, kind, update))
+        return answer
+
+    def _commentary(self, executor: str | None, output: object) -> list[AgentResponseUpdate]:
+        updates = [self._signed(executor, kind, update) for kind, update in _parts(output)]
+        for update in updates:
+            update.additional_properties = {**(update.additional_properties or {}), "phase": "commentary"}
+        return updates
+
+    def _signed(self, executor: str | None, kind: _PartKind, update: AgentResponseUpdate) -> AgentResponseUpdate:
+        """Return a copy that says who speaks and which message it belongs to."""
+        # A copy: the executor keeps the update and builds its own response from it.
+        signed = copy(update)
+        signed.author_name = update.author_name or executor
+        if kind != "delta":
+            signed.message_id = update.message_id or uuid.uuid4().hex
+            self._current.pop(executor, None)
+            return signed
+        current = self._current.get(executor)
+        if signed.message_id is None:
+            is_next = current is None or (signed.role is not None and signed.role != current.role)
+            signed.message_id = uuid.uuid4().hex if current is None or is_next else current.message_id
+        if current is None or current.message_id != signed.message_id:
+            self._current[executor] = signed
+        return signed
+
+
+class _ToldMessages:
+    """What was put out, to recognise it when it comes again as a whole."""
+
+    def __init__(self) -> None:
+        self._open: dict[str | None, list[AgentResponseUpdate]] = {}
+        self._closed: list[list[AgentResponseUpdate]] = []
+        self._messages: list[_Told] = []
+
+    def add(self, executor: str | None, update: AgentResponseUpdate) -> None:
+        # Only kept, not joined: most runs never put out a whole message after a stream.
+        self._open.setdefault(executor, []).append(update)
+
+    def close(self, executor: str | None) -> None:
+        """Take the stream of the executor as complete."""
+        if updates := self._open.pop(executor, None):
+            self._closed.append(updates)
+
+    def repeats(self, executor: str | None, update: AgentResponseUpdate) -> bool:
+        """Return whether the message was told before; if not, remember it. Each telling excuses one repetition."""
+        self.close(executor)
+        for updates in self._closed:
+            self._messages.extend(_Told.of(message) for message in AgentResponse.from_updates(updates).messages)
+        self._closed.clear()
+        told = _Told.of(update)
+        for index, earlier in enumerate(self._messages):
+            if earlier.is_same(told):
+                del self._messages[index]
+                return True
+        self._messages.append(told)
+        return False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Told:
+    text: str
+    others: tuple[tuple[str, str | None], ...]
+    author: str | None
+    message_id: str | None
+
+    @classmethod
+    def of(cls, message: Message | AgentResponseUpdate) -> _Told:
+        contents = message.contents
+        return cls(
+            "".join(c.text or "" for c in contents if c.type == "text"),
+            tuple((c.type, c.call_id or c.id) for c in contents if c.type not in {"text", "text_reasoning", "usage"}),
+            message.author_name,
+            message.message_id,
+        )
+
+    def is_same(self, other: _Told) -> bool:
+        return (
+            (self.text, self.others) == (other.text, other.others)
+            and (self.author == other.author or None in {self.author, other.author})
+            and (self.message_id == other.message_id or None in {self.message_id, other.message_id})
+        )
+
+
+class _Turns:
+    """Lets one executor speak at a time: interleaved pieces of two messages would cut both to shreds."""
+
+    def __init__(self) -> None:
+        self._speaker: str | None = None
+        self._waiting: dict[str | None, list[AgentResponseUpdate]] = {}
+        self._done: set[str | None] = set()
+
+    def admit(self, executor: str | None, updates: list[AgentResponseUpdate]) -> list[AgentResponseUpdate]:
+        if not updates:
+            return []
+        if self._speaker is None:
+            self._speaker = executor
+        if executor == self._speaker:
+            return updates
+        self._done.discard(executor)
+        self._waiting.setdefault(executor, []).extend(updates)
+        return []
+
+    def release(self, executor: str | None) -> list[AgentResponseUpdate]:
+        if executor != self._speaker:
+            self._done.add(executor)
+            return []
+        self._speaker = None
+        released: list[AgentResponseUpdate] = []
+        while self._waiting and self._speaker is None:
+            following = next(iter(self._waiting))
+            released += self._waiting.pop(following)
+            if following not in self._done:
+                self._speaker = following
+        return released
+
+    def release_all(self) -> list[AgentResponseUpdate]:
+        released = [update for updates in self._waiting.values() for update in updates]
+        self._waiting.clear()
+        self._done.clear()
+        self._speaker = None
+        return released
+
+
+def _parts(output: object) -> list[_Part]:
+    """Return the parts of one output that are the workflow's own words."""
+    return [(kind, update) for kind, update in _all_parts(output) if update.role not in {"user", "system"}]
+
+
+def _all_parts(output: object) -> list[_Part]:
+    match output:
+        case None:
+            return []
+        case AgentResponseUpdate():
+            return [("delta", output)]
+        case AgentResponse():
+            return [("message", update) for update in output.to_updates()]
+        case AgentExecutorResponse():
+            return _all_parts(output.agent_response)
+        case Message():
+            return [("message", update) for update in AgentResponse(messages=[output]).to_updates()]
+        case str() | Content():
+            return [_plain(output)]
+        case list() | tuple() if output and all(isinstance(item, Content) for item in output):
+            return [_plain(*output)]
+        case list() | tuple() if all(isinstance(item, _WITH_PARTS) for item in output):
+            return [part for item in output for part in _all_parts(item)]
+        case _:
+            return [_plain(_as_text(output))]
+
+
+def _plain(*contents: str | Content) -> _Part:
+    as_contents = [Content.from_text(content) if isinstance(content, str) else content for content in contents]
+    return "plain", AgentResponseUpdate(contents=as_contents, role="assistant")
+
+
+def _as_text(output: object) -> str:
+    """Return JSON for what has fields or items, for anything else what `str` makes of it."""
+    try:
+        structure = _structure(output)
+    except TypeError:
+        return str(output)
+    return json.dumps(structure, default=_structure_or_text, ensure_ascii=False)
+
+
+def _structure_or_text(value: object) -> object:
+    try:
+        return _structure(value)
+    except TypeError:
+        return str(value)
+
+
+def _structure(value: object) -> object:
+    """Return the value in terms that `json` knows, one level deep; `TypeError` if it has no structure."""
+    if isinstance(value, (dict, list, tuple)):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    # Pydantic models, without importing pydantic for it.
+    dump = getattr(value, "model_dump", None)
+    if callable(dump) and not isinstance(value, type):
+        return cast("object", dump(mode="json"))
+    raise TypeError

@@ -1,0 +1,231 @@
+"""A workflow as a target: every run on a workflow of its own, conversations continued from checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from agent_framework import (
+    INTERNAL_SOURCE_ID,
+    AgentResponseUpdate,
+    AgentSession,
+    Message,
+    Workflow,
+    WorkflowMessage,
+)
+
+from ..checkpoints import Checkpoints, FileCheckpoints, MemoryCheckpoints, ReadOnlyCheckpoints, RunCheckpoints
+from ..errors import ConfigurationError, TargetError
+from .agent import AgentTarget
+from .base import TargetInput, bound_request_context
+from .blueprint import WorkflowBlueprint, agents_of
+from .outputs import IntermediateOutputs, WorkflowOutputs
+
+logger = logging.getLogger(__name__)
+
+SESSION_STATE_KEY: Final = "agent_framework_hosting.workflow"
+"""Where a session keeps the position of its conversation: `{"chain": str, "checkpoint_id": str}`."""
+
+
+class WorkflowTarget:
+    """Runs a workflow, always streamed.
+
+    `workflow` is an instance that has not run, of which every run gets a copy, or a function that builds one per run.
+    A session's conversation continues from the checkpoint its last turn ended with; a session without one starts from
+    the workflow's initial state. Checkpoints lie in memory, or in the directory `checkpoint_location`, which only the
+    operator may be able to write (see `FileCheckpoints`). `intermediate_outputs` says what becomes of intermediate
+    outputs: hidden, or put out as commentary (see `WorkflowOutputs`).
+
+    Raises:
+        ConfigurationError: the workflow cannot be copied, or the location is no directory.
+    """
+
+    kind: Literal["workflow"] = "workflow"
+
+    def __init__(
+        self,
+        workflow: Workflow | Callable[[], Workflow],
+        *,
+        checkpoint_location: str | Path | None = None,
+        intermediate_outputs: IntermediateOutputs = "hide",
+    ) -> None:
+        self._blueprint = WorkflowBlueprint(workflow)
+        self._checkpoints: Checkpoints = (
+            MemoryCheckpoints() if checkpoint_location is None else FileCheckpoints(checkpoint_location)
+        )
+        self._intermediate_outputs = intermediate_outputs
+        self.name: str = self._blueprint.sample.name or "workflow"
+        self.hosted: object = workflow if isinstance(workflow, Workflow) else self._blueprint.sample
+
+    def new_session(self) -> AgentSession:
+        """Return a session whose first turn starts from the workflow's initial state."""
+        return AgentSession()
+
+    def server_tools(self) -> frozenset[str]:
+        """Return the names of the tools that the agents in the workflow execute themselves."""
+        return frozenset(
+            name for agent in agents_of(self._blueprint.sample) for name in AgentTarget(agent).server_tools()
+        )
+
+    async def stream(self, run: TargetInput) -> AsyncGenerator[AgentResponseUpdate, None]:
+        """Yield the updates of one run. See `Target.stream`.
+
+        The session moves on to the checkpoint that the run ended with when the last update has been taken, and not at
+        all when the run failed or was closed before.
+        """
+        try:
+            async with aclosing(self._run(run)) as updates:
+                async for update in updates:
+                    yield update
+        except TargetError:
+            raise
+        except Exception as error:
+            raise TargetError(f"The workflow {self.name!r} failed.") from error
+
+    async def _run(self, run: TargetInput) -> AsyncGenerator[AgentResponseUpdate, None]:
+        if run.options:
+            raise ConfigurationError(f"The workflow {self.name!r} takes no options; strip them in the run hook.")
+        workflow = self._blueprint.new()
+        message = _input_for(workflow, run.messages)
+        agents = agents_of(workflow)
+        providers = [provider for agent in agents for provider in getattr(agent, "context_providers", None) or ()]
+        async with bound_request_context((workflow, *agents, *providers), run.attributes):
+            turn = _Turn(self._checkpoints, run) if run.session is not None else None
+            if turn is not None:
+                await turn.restore(workflow)
+            outputs = WorkflowOutputs(intermediate=self._intermediate_outputs)
+            supersteps: int | None = None
+            events = workflow.run(
+                message, stream=True, checkpoint_storage=ReadOnlyCheckpoints() if turn is None else turn.checkpoints
+            )
+            try:
+                async for event in events:
+                    if event.type == "superstep_completed":
+                        supersteps = event.iteration
+                    for update in outputs.feed(event):
+                        yield update
+            finally:
+                # Closing is what cancels the executors when the run is given up half-way.
+                await events.close()
+        if turn is not None:
+            turn.record(supersteps)
+
+
+class _Turn:
+    """One turn of a conversation: where it continues from, and where the next one will."""
+
+    def __init__(self, checkpoints: Checkpoints, run: TargetInput) -> None:
+        if run.session is None:
+            raise ValueError("A turn needs a session.")
+        self._session = run.session
+        self._position = _Position.of(run.session)
+        self._chain_id = uuid.uuid4().hex if self._position is None else self._position.chain
+        self._chain = checkpoints.chain(run.partition, self._chain_id)
+        self.checkpoints = RunCheckpoints(self._chain)
+
+    async def restore(self, workflow: Workflow) -> None:
+        """Bring the workflow into the state that the conversation's last turn left."""
+        if self._position is None:
+            return
+        events = workflow.run(
+            stream=True,
+            checkpoint_id=self._position.checkpoint_id,
+            checkpoint_storage=ReadOnlyCheckpoints(self._chain),
+        )
+        try:
+            async for _ in events:
+                pass
+        finally:
+            await events.close()
+
+    def record(self, supersteps: int | None) -> None:
+        """Move the session on to the checkpoint that this turn ended with.
+
+        Raises:
+            TargetError: the end of the turn was not saved; the next turn could only continue from somewhere else.
+        """
+        saved = self.checkpoints
+        if saved.last_id is None or saved.last_iteration != supersteps:
+            raise TargetError(
+                "The last checkpoint of the turn could not be saved, see the log. If an executor keeps values of its "
+                "own types, register them with agent_framework.register_checkpoint_type."
+            ) from saved.error
+        self._session.state[SESSION_STATE_KEY] = {"chain": self._chain_id, "checkpoint_id": saved.last_id}
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    chain: str
+    checkpoint_id: str
+
+    @classmethod
+    def of(cls, session: AgentSession) -> _Position | None:
+        state = session.state.get(SESSION_STATE_KEY)
+        if state is None:
+            return None
+        return cls(chain=str(state["chain"]), checkpoint_id=str(state["checkpoint_id"]))
+
+
+def _input_for(workflow: Workflow, given: object) -> object:
+    """Return `given` in the first of its shapes that the start executor accepts.
+
+    Messages are offered as the list they are, as one message, and as text. The latter two are made of the messages
+    after the last one that is not the user's.
+
+    Raises:
+        ConfigurationError: it accepts none of them.
+    """
+    start = workflow.get_start_executor()
+    for shape in _shapes(given):
+        if start.can_handle(WorkflowMessage(data=shape, source_id=INTERNAL_SOURCE_ID(start.id), target_id=start.id)):
+            _warn_of_loss(given, shape)
+            return shape
+    accepted = ", ".join(getattr(kind, "__name__", str(kind)) for kind in start.input_types)
+    raise ConfigurationError(
+        f"The start executor {start.id!r} accepts {accepted}, not {type(given).__name__} (nor a message or text made of "
+        "it); convert the input in a run hook."
+    )
+
+
+def _shapes(given: object) -> list[object]:
+    if not isinstance(given, (list, tuple)) or not given or not all(isinstance(item, Message) for item in given):
+        return [given]
+    messages: Sequence[Message] = given
+    spoken = _last_spoken(messages)
+    shapes: list[object] = [list(messages), spoken]
+    texts = [content.text or "" for content in spoken.contents if content.type == "text"]
+    if texts:
+        shapes.append("\n".join(texts))
+    return shapes
+
+
+def _last_spoken(messages: Sequence[Message]) -> Message:
+    """Return what the user said last as one message; the last message if it is nobody's of the user."""
+    spoken: list[Message] = []
+    for message in reversed(messages):
+        if message.role != "user":
+            break
+        spoken.insert(0, message)
+    if len(spoken) <= 1:
+        return messages[-1]
+    return Message(
+        "user",
+        [content for message in spoken for content in message.contents],
+        additional_properties={
+            key: value for message in spoken for key, value in message.additional_properties.items()
+        },
+    )
+
+
+def _warn_of_loss(given: object, shape: object) -> None:
+    if isinstance(shape, str) and isinstance(given, (list, tuple)):
+        types = {content.type for content in _last_spoken(given).contents} - {"text"}
+        if types:
+            logger.warning(
+                "The workflow takes text only; other contents were left out.", extra={"types": sorted(types)}
+            )

@@ -1,0 +1,595 @@
+"""Workflows as targets: state per run, conversations from checkpoints, input shapes, errors, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterable, Awaitable, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent_framework import (
+    Agent,
+    AgentExecutor,
+    AgentExecutorResponse,
+    AgentResponse,
+    AgentSession,
+    BaseChatClient,
+    ChatResponse,
+    ChatResponseUpdate,
+    Content,
+    ContextProvider,
+    Executor,
+    FunctionInvocationLayer,
+    Message,
+    ResponseStream,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowContext,
+    WorkflowExecutor,
+    executor,
+    handler,
+)
+
+from agent_framework_hosting.errors import ConfigurationError, TargetError
+from agent_framework_hosting.isolation import Partition
+from agent_framework_hosting.targets.base import Target, TargetInput
+from agent_framework_hosting.targets.workflow import SESSION_STATE_KEY, WorkflowTarget
+
+
+class EchoClient(FunctionInvocationLayer[Any], BaseChatClient[Any]):
+    """Answers `<prefix><number of messages>:<last text>` in two updates, after the gate has opened."""
+
+    def __init__(self, prefix: str = "", *, gate: asyncio.Event | None = None) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.gate = gate
+        self.seen: list[list[str]] = []
+
+    def _inner_get_response(
+        self, *, messages: Sequence[Message], stream: bool, options: Mapping[str, Any], **kwargs: Any
+    ) -> Awaitable[ChatResponse[Any]] | ResponseStream[ChatResponseUpdate, ChatResponse[Any]]:
+        async def updates() -> AsyncIterable[ChatResponseUpdate]:
+            self.seen.append([message.text for message in messages])
+            yield ChatResponseUpdate(contents=[Content.from_text(f"{self.prefix}{len(messages)}:")], role="assistant")
+            if self.gate is not None:
+                await self.gate.wait()
+            yield ChatResponseUpdate(contents=[Content.from_text(messages[-1].text)], role="assistant")
+
+        async def answer() -> ChatResponse[Any]:
+            return ChatResponse.from_updates([update async for update in updates()])
+
+        return self._build_response_stream(updates()) if stream else answer()
+
+
+class Remembering(Executor):
+    """Puts out everything it was told in this conversation."""
+
+    def __init__(self) -> None:
+        super().__init__(id="remembering")
+        self.told: list[str] = []
+
+    @handler
+    async def hear(self, messages: list[Message], ctx: WorkflowContext[Any, str]) -> None:
+        self.told.append(messages[-1].text)
+        if messages[-1].text == "fail":
+            raise ValueError("the secret of the executor")
+        await ctx.yield_output(" ".join(self.told))
+
+    async def on_checkpoint_save(self) -> dict[str, Any]:
+        return {"told": self.told}
+
+    async def on_checkpoint_restore(self, state: dict[str, Any]) -> None:
+        self.told = state["told"]
+
+
+def remembering() -> Workflow:
+    return WorkflowBuilder(start_executor=Remembering(), name="remembering").build()
+
+
+def agent(name: str = "echo", **kwargs: Any) -> Agent[Any]:
+    return Agent(client=EchoClient(**kwargs), name=name)
+
+
+async def run(
+    target: WorkflowTarget,
+    text: object,
+    session: AgentSession | None = None,
+    *,
+    partition: str = "",
+    attributes: Mapping[str, object] | None = None,
+) -> AgentResponse[Any]:
+    messages = [Message("user", [text])] if isinstance(text, str) else text
+    given = TargetInput(messages=messages, session=session, partition=Partition(partition), attributes=attributes or {})
+    async with aclosing(target.stream(given)) as updates:
+        return AgentResponse.from_updates([update async for update in updates])
+
+
+async def say(target: WorkflowTarget, text: object, session: AgentSession | None = None, **kwargs: Any) -> str:
+    return (await run(target, text, session, **kwargs)).text
+
+
+def files_below(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def branch(session: AgentSession) -> AgentSession:
+    return AgentSession.from_dict(session.to_dict())
+
+
+@pytest.fixture(params=["memory", "directory"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    return tmp_path / "checkpoints" if request.param == "directory" else None
+
+
+def test_a_workflow_target_is_a_target_with_the_workflows_name() -> None:
+    workflow = remembering()
+
+    target: Target = WorkflowTarget(workflow)
+
+    assert (target.name, target.kind, target.hosted) == ("remembering", "workflow", workflow)
+
+
+# Runs on their own state
+
+
+@pytest.mark.behaviour("F2")
+@pytest.mark.parametrize("source", ["instance", "factory"])
+async def test_three_runs_at_once_run_in_parallel_and_each_puts_out_its_own(source: str) -> None:
+    barrier = asyncio.Barrier(3)
+
+    def build() -> Workflow:
+        @executor(id="meet")
+        async def meet(text: str, ctx: WorkflowContext[Any, str]) -> None:
+            # Passes only when all three runs are inside an executor at the same time.
+            await asyncio.wait_for(barrier.wait(), 5)
+            await ctx.yield_output(f"met {text}")
+
+        return WorkflowBuilder(start_executor=meet).build()
+
+    target = WorkflowTarget(build if source == "factory" else build())
+
+    outputs = await asyncio.gather(*(say(target, text, AgentSession()) for text in ("a", "b", "c")))
+
+    assert outputs == ["met a", "met b", "met c"]
+
+
+async def test_agents_are_shared_by_all_runs_but_their_sessions_are_not() -> None:
+    session_ids: list[str] = []
+
+    class Watching(ContextProvider):
+        async def before_run(self, *, agent: Any, session: Any, context: Any, state: dict[str, Any]) -> None:
+            session_ids.append(session.session_id)
+
+    client = EchoClient()
+    hosted = Agent(client=client, name="echo", context_providers=[Watching("watching")])
+    target = WorkflowTarget(WorkflowBuilder(start_executor=hosted).build())
+
+    outputs = [await say(target, "hello", AgentSession()) for _ in range(2)]
+
+    assert outputs == ["1:hello", "1:hello"]
+    assert client.seen == [["hello"], ["hello"]]
+    assert len(set(session_ids)) == 2
+
+
+async def test_agents_clients_and_containers_of_them_inside_custom_executors_are_shared_not_copied() -> None:
+    class Panel(Executor):
+        def __init__(self) -> None:
+            super().__init__(id="panel")
+            # A lock in a client is what real clients have: copying one would fail.
+            self.client = EchoClient()
+            self.client.lock = threading.Lock()  # type: ignore[attr-defined]
+            self.members = {"first": [Agent(client=self.client, name="member")]}
+
+        @handler
+        async def ask(self, text: str, ctx: WorkflowContext[Any, str]) -> None:
+            await ctx.yield_output((await self.members["first"][0].run(text)).text)
+
+    panel = Panel()
+    target = WorkflowTarget(WorkflowBuilder(start_executor=panel).build())
+
+    assert await say(target, "hi") == "1:hi"
+    assert panel.client.seen == [["hi"]]
+
+
+async def test_a_nested_workflow_is_copied_too() -> None:
+    inner = WorkflowExecutor(remembering(), id="inner", allow_direct_output=True)
+    target = WorkflowTarget(WorkflowBuilder(start_executor=inner).build())
+
+    outputs = [await say(target, text) for text in ("a", "b")]
+
+    assert outputs == ["a", "b"]
+
+
+async def test_a_workflow_used_as_an_agent_inside_an_executor_is_copied_not_shared() -> None:
+    inner = remembering().as_agent("inner")
+    target = WorkflowTarget(WorkflowBuilder(start_executor=AgentExecutor(inner)).build())
+
+    outputs = [await say(target, text) for text in ("a", "b")]
+
+    assert outputs == ["a", "b"]
+
+
+def test_a_workflow_that_cannot_be_copied_is_refused_with_the_advice_to_pass_a_factory() -> None:
+    class Locked(Remembering):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+    with pytest.raises(ConfigurationError, match="Pass a function that builds it"):
+        WorkflowTarget(WorkflowBuilder(start_executor=Locked()).build())
+
+
+async def test_a_factory_may_build_what_cannot_be_copied() -> None:
+    class Locked(Remembering):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+    target = WorkflowTarget(lambda: WorkflowBuilder(start_executor=Locked(), name="locked").build())
+
+    assert target.name == "locked"
+    assert [await say(target, text) for text in ("a", "b")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("source", [lambda: "nothing", "nothing"])
+def test_what_is_no_workflow_is_refused(source: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        WorkflowTarget(source)
+
+
+# Conversations
+
+
+@pytest.mark.behaviour("F1")
+async def test_two_new_chains_start_from_the_initial_state(location: Path | None) -> None:
+    target = WorkflowTarget(remembering(), checkpoint_location=location)
+    first, second = AgentSession(), AgentSession()
+
+    outputs = [await say(target, text, session) for text, session in (("a", first), ("b", second), ("c", first))]
+
+    assert outputs == ["a", "b", "a c"]
+
+
+@pytest.mark.behaviour("A2", "F1")
+async def test_a_branch_from_turn_one_sees_turn_one_only_and_leaves_turn_two_alone(location: Path | None) -> None:
+    target = WorkflowTarget(remembering(), checkpoint_location=location)
+    session = AgentSession()
+    await say(target, "one", session)
+    after_one = branch(session)
+    await say(target, "two", session)
+
+    branched = await say(target, "other", after_one)
+    continued = await say(target, "three", session)
+
+    assert branched == "one other"
+    assert continued == "one two three"
+
+
+@pytest.mark.behaviour("A2")
+async def test_an_agent_in_a_workflow_remembers_its_branch(location: Path | None) -> None:
+    client = EchoClient()
+    target = WorkflowTarget(
+        WorkflowBuilder(start_executor=Agent(client=client, name="echo")).build(), checkpoint_location=location
+    )
+    session = AgentSession()
+    await say(target, "one", session)
+    after_one = branch(session)
+    await say(target, "two", session)
+    await say(target, "other", after_one)
+
+    assert client.seen == [["one"], ["one", "1:one", "two"], ["one", "1:one", "other"]]
+
+
+@pytest.mark.behaviour("A5", "F1")
+async def test_a_failed_turn_leaves_the_session_as_it_was(location: Path | None) -> None:
+    target = WorkflowTarget(remembering(), checkpoint_location=location)
+    session = AgentSession()
+    await say(target, "one", session)
+    before = session.to_dict()
+
+    with pytest.raises(TargetError) as caught:
+        await say(target, "fail", session)
+
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "secret" not in str(caught.value)
+    assert session.to_dict() == before
+    assert await say(target, "two", session) == "one two"
+
+
+async def test_a_conversation_goes_on_in_another_process_over_the_same_directory(tmp_path: Path) -> None:
+    session = AgentSession()
+    await say(WorkflowTarget(remembering(), checkpoint_location=tmp_path), "one", session)
+
+    continued = await say(WorkflowTarget(remembering, checkpoint_location=tmp_path), "two", branch(session))
+
+    assert continued == "one two"
+
+
+async def test_another_partition_does_not_find_the_conversation(location: Path | None) -> None:
+    target = WorkflowTarget(remembering(), checkpoint_location=location)
+    session = AgentSession()
+    await say(target, "one", session, partition="=alice/-")
+
+    with pytest.raises(TargetError):
+        await say(target, "two", branch(session), partition="=mallory/-")
+
+    assert await say(target, "two", session, partition="=alice/-") == "one two"
+
+
+async def test_without_a_session_nothing_is_kept(tmp_path: Path) -> None:
+    location = tmp_path / "checkpoints"
+    target = WorkflowTarget(remembering(), checkpoint_location=location)
+
+    outputs = [await say(target, text) for text in ("a", "b")]
+
+    assert outputs == ["a", "b"]
+    assert not location.exists()
+
+
+async def test_a_turn_leaves_one_checkpoint_however_many_supersteps_it_took(tmp_path: Path) -> None:
+    @executor(id="count")
+    async def count(text: str, ctx: WorkflowContext[str, str]) -> None:
+        await (ctx.send_message(text + "x") if len(text) < 6 else ctx.yield_output(text))
+
+    target = WorkflowTarget(
+        WorkflowBuilder(start_executor=count).add_edge(count, count).build(), checkpoint_location=tmp_path
+    )
+
+    assert await say(target, "x", AgentSession()) == "xxxxxx"
+    assert len(files_below(tmp_path)) == 1
+
+
+class Unregistered:
+    """A type that the checkpoint reader does not know."""
+
+
+async def test_a_turn_whose_end_cannot_be_saved_fails_instead_of_losing_the_conversation(tmp_path: Path) -> None:
+    class Keeping(Remembering):
+        async def on_checkpoint_save(self) -> dict[str, Any]:
+            return {"told": self.told, "extra": Unregistered() if "extra" in self.told else None}
+
+    target = WorkflowTarget(WorkflowBuilder(start_executor=Keeping()).build(), checkpoint_location=tmp_path)
+    session = AgentSession()
+    await say(target, "one", session)
+    before = session.to_dict()
+
+    with pytest.raises(TargetError, match="register_checkpoint_type") as caught:
+        await say(target, "extra", session)
+
+    assert caught.value.__cause__ is not None
+    assert session.to_dict() == before
+
+
+# Input
+
+
+def taking(kind: Any) -> WorkflowTarget:
+    @executor(id="taking", input=kind, workflow_output=str)
+    async def take(given: Any, ctx: WorkflowContext[Any, str]) -> None:
+        text = given.text if isinstance(given, Message) else given
+        await ctx.yield_output(f"{type(given).__name__} {text}" if not isinstance(given, list) else "list")
+
+    return WorkflowTarget(WorkflowBuilder(start_executor=take).build())
+
+
+CONVERSATION = [Message("system", ["be brief"]), Message("user", ["one"]), Message("user", ["two"])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "taken"),
+    [
+        (list[Message], CONVERSATION, "list"),
+        (Message, [Message("user", ["hi"])], "Message hi"),
+        (Message, CONVERSATION, "Message one two"),
+        (str, CONVERSATION, "str one\ntwo"),
+        (str, [Message("assistant", ["mine"])], "str mine"),
+        (str | int, 7, "int 7"),
+        (dict[str, int], {"a": 1}, "dict {'a': 1}"),
+    ],
+)
+async def test_input_takes_the_first_shape_that_the_start_executor_accepts(kind: Any, given: Any, taken: str) -> None:
+    assert await say(taking(kind), given) == taken
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [(int, CONVERSATION), (str, [Message("user", [Content.from_uri("https://x/i.png", media_type="image/png")])])],
+)
+async def test_input_that_fits_no_shape_fails_the_run_and_says_what_is_accepted(kind: Any, given: Any) -> None:
+    with pytest.raises(TargetError) as caught:
+        await say(taking(kind), given)
+
+    assert f"accepts {kind.__name__}" in str(caught.value.__cause__)
+
+
+async def test_contents_that_a_text_workflow_cannot_take_are_left_out_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image = Content.from_uri("https://x/i.png", media_type="image/png")
+
+    assert await say(taking(str), [Message("user", ["look", image])]) == "str look"
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "The workflow takes text only; other contents were left out."
+    ]
+
+
+async def test_options_are_refused_because_a_workflow_takes_none() -> None:
+    target = WorkflowTarget(remembering())
+
+    with pytest.raises(TargetError) as caught:
+        async for _ in target.stream(TargetInput(messages="hi", options={"temperature": 1})):
+            pass
+
+    assert "run hook" in str(caught.value.__cause__)
+
+
+# Streaming and cancellation
+
+
+@pytest.mark.behaviour("F7")
+async def test_an_agents_text_comes_out_while_it_is_being_written() -> None:
+    gate = asyncio.Event()
+    target = WorkflowTarget(WorkflowBuilder(start_executor=agent(gate=gate)).build())
+
+    async with aclosing(target.stream(TargetInput(messages=[Message("user", ["hi"])]))) as updates:
+        first = await asyncio.wait_for(anext(updates), 5)
+        gate.set()
+        rest = [update async for update in updates]
+
+    assert [first.text, *(update.text for update in rest)] == ["1:", "hi"]
+    assert {update.author_name for update in (first, *rest)} == {"echo"}
+    assert len({update.message_id for update in (first, *rest)}) == 1
+
+
+@pytest.mark.behaviour("F7")
+async def test_writer_and_reviewer_are_two_messages_of_two_authors() -> None:
+    writer, reviewer = agent("writer", prefix="w"), agent("reviewer", prefix="r")
+    workflow = WorkflowBuilder(start_executor=writer).add_edge(writer, reviewer).build()
+
+    response = await run(WorkflowTarget(workflow), "hi")
+
+    assert [(message.author_name, message.text) for message in response.messages] == [
+        ("writer", "w1:hi"),
+        ("reviewer", "r2:w1:hi"),
+    ]
+
+
+@pytest.mark.behaviour("F7")
+@pytest.mark.parametrize(("rule", "phases"), [("hide", [None]), ("commentary", ["commentary", None])])
+async def test_intermediate_outputs_are_hidden_or_commentary(rule: Any, phases: list[str | None]) -> None:
+    writer = agent("writer")
+
+    @executor(id="formatter")
+    async def format_text(response: AgentExecutorResponse, ctx: WorkflowContext[Any, str]) -> None:
+        await ctx.yield_output(f"*{response.agent_response.text}*")
+
+    workflow = (
+        WorkflowBuilder(start_executor=writer, output_from=[format_text], intermediate_output_from=[writer])
+        .add_edge(writer, format_text)
+        .build()
+    )
+    target = WorkflowTarget(workflow, intermediate_outputs=rule)
+
+    updates = [u async for u in target.stream(TargetInput(messages=[Message("user", ["hi"])]))]
+
+    found = list(dict.fromkeys((u.additional_properties or {}).get("phase") for u in updates))
+    assert found == phases
+    assert "".join(u.text for u in updates if not (u.additional_properties or {}).get("phase")) == "*1:hi*"
+
+
+@pytest.mark.behaviour("F6")
+async def test_leaving_cancels_the_executors_and_the_conversation_can_go_on(location: Path | None) -> None:
+    cancelled = asyncio.Event()
+
+    class Slow(Remembering):
+        @handler
+        async def wait(self, text: str, ctx: WorkflowContext[Any, str]) -> None:
+            await ctx.yield_output("started")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+    target = WorkflowTarget(WorkflowBuilder(start_executor=Slow()).build(), checkpoint_location=location)
+    session = AgentSession()
+    await say(target, "one", session)
+    before = session.to_dict()
+
+    async with aclosing(target.stream(TargetInput(messages="slow", session=session))) as updates:
+        first = await asyncio.wait_for(anext(updates), 5)
+
+    assert first.text == "started"
+    assert cancelled.is_set()
+    assert session.to_dict() == before
+    assert await say(target, "two", session) == "one two"
+
+
+@pytest.mark.behaviour("F6")
+async def test_cancelling_the_task_cancels_the_executors() -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    @executor(id="slow")
+    async def slow(text: str, ctx: WorkflowContext[Any, str]) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    target = WorkflowTarget(WorkflowBuilder(start_executor=slow).build())
+    task = asyncio.create_task(say(target, "hi"))
+    await asyncio.wait_for(started.wait(), 5)
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+
+    assert task.cancelled()
+    assert cancelled.is_set()
+
+
+async def test_a_request_for_input_fails_the_run_until_the_host_can_deliver_it() -> None:
+    @executor(id="asking")
+    async def ask(text: str, ctx: WorkflowContext[Any, str]) -> None:
+        await ctx.request_info("which one?", str)
+
+    target = WorkflowTarget(WorkflowBuilder(start_executor=ask).build())
+
+    with pytest.raises(TargetError, match="request_info"):
+        await say(target, "hi", AgentSession())
+
+
+# Request context and tools
+
+_bound: ContextVar[Mapping[str, object] | None] = ContextVar("bound", default=None)
+
+
+class Binding(ContextProvider):
+    """A provider that shows what is bound while the agent runs."""
+
+    def __init__(self) -> None:
+        super().__init__("binding")
+        self.seen: list[Mapping[str, object] | None] = []
+
+    @contextmanager
+    def bind_request_context(self, **attributes: object) -> Any:
+        token = _bound.set(attributes)
+        try:
+            yield
+        finally:
+            _bound.reset(token)
+
+    async def before_run(self, *, agent: Any, session: Any, context: Any, state: dict[str, Any]) -> None:
+        self.seen.append(_bound.get())
+
+
+@pytest.mark.parametrize("source", ["instance", "factory"])
+async def test_attributes_are_bound_to_the_providers_of_agents_in_the_workflow(source: str) -> None:
+    provider = Binding()
+
+    def build() -> Workflow:
+        hosted = Agent(client=EchoClient(), name="echo", context_providers=[provider])
+        return WorkflowBuilder(start_executor=hosted).build()
+
+    target = WorkflowTarget(build if source == "factory" else build())
+
+    await say(target, "hi", attributes={"response_id": "resp_1"})
+
+    assert provider.seen == [{"response_id": "resp_1"}]
+    assert _bound.get() is None
+
+
+def test_server_tools_are_those_of_all_agents_in_the_workflow() -> None:
+    def look_up(word: str) -> str:
+        """Look a word up."""
+        return word
+
+    hosted = Agent(client=EchoClient(), name="echo", tools=[look_up])
+
+    assert WorkflowTarget(WorkflowBuilder(start_executor=hosted).build()).server_tools() == {"look_up"}
+
+
+def test_a_new_session_has_no_position() -> None:
+    assert SESSION_STATE_KEY not in WorkflowTarget(remembering()).new_session().state
