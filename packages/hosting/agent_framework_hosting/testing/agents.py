@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from agent_framework import (
     AgentResponseUpdate,
@@ -121,9 +121,11 @@ class ScriptedAgent:
         """Return a new session."""
         return AgentSession(session_id=session_id)
 
-    def get_session(self, service_session_id: str, *, session_id: str | None = None) -> AgentSession:
+    def get_session(
+        self, service_session_id: str | Mapping[str, Any], *, session_id: str | None = None
+    ) -> AgentSession:
         """Return a session for an id of the service."""
-        return AgentSession(session_id=session_id, service_session_id=service_session_id)
+        return AgentSession(session_id=session_id, service_session_id=cast("Any", service_session_id))
 
     def run(
         self,
