@@ -1,0 +1,1 @@
+"""One writer per kind of output item, and the table that picks it."""

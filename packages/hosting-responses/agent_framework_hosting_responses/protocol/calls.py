@@ -1,0 +1,218 @@
+"""Whose call: which function calls the client runs, and which the server runs itself.
+
+A call to a tool that the request declared is the client's, as is one that the framework hands over for user
+input. A result makes any other call the server's, an approval request absorbs it, and what is still undecided
+when the run ends is the client's after all, unless the agent is known to execute that tool. Two calls never
+share a `call_id` in one response: the second gets a minted one.
+
+Source: contract §3.6 (Server-executed agent tools), §3.7.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent_framework import Content
+
+if TYPE_CHECKING:
+    from .items.function_call import CallItem
+
+
+class Owner(enum.Enum):
+    """Who runs a call."""
+
+    UNDECIDED = enum.auto()
+    CLIENT = enum.auto()
+    SERVER = enum.auto()
+    APPROVAL = enum.auto()  # shown as an approval request, run by the server in a later response
+    REFUSED = enum.auto()  # the client's, but `tool_choice` does not allow it: never emitted
+
+
+class Call:
+    """One function call of the run and what is known of it so far."""
+
+    __slots__ = (
+        "_chunks",
+        "content_id",
+        "has_result",
+        "is_closed",
+        "is_complete",
+        "item",
+        "name",
+        "owner",
+        "source_id",
+    )
+
+    def __init__(self, *, name: str, source_id: str, owner: Owner) -> None:
+        self.name = name
+        self.source_id = source_id
+        self.content_id: str | None = None
+        self.owner = owner
+        self.item: CallItem | None = None
+        self.has_result = False
+        self.is_complete = False
+        self.is_closed = False
+        self._chunks: list[str] = []
+
+    @property
+    def arguments(self) -> str:
+        """The arguments so far, as text."""
+        text = "".join(self._chunks)
+        self._chunks = [text]
+        return text
+
+    def take(self, content: Content) -> str:
+        """Add what `content` says about the arguments and return what it adds to them.
+
+        Arguments given as an object, or to replace, are whole. If they contradict what the client has
+        already seen, what it has seen stands: deltas cannot be taken back.
+        """
+        value = content.arguments
+        if value is None:
+            return ""
+        text = value if isinstance(value, str) else json_text(value)
+        is_whole = not isinstance(value, str) or content.merge_mode == "replace" or bool(content.user_input_request)
+        if not is_whole:
+            self._chunks.append(text)
+            return text
+        self.is_complete = True
+        seen = self.arguments
+        if text.startswith(seen):
+            self._chunks.append(text[len(seen) :])
+            return text[len(seen) :]
+        if self.item is None:
+            self._chunks = [text]
+        return ""
+
+
+class Calls:
+    """All function calls of one response."""
+
+    __slots__ = (
+        "_by_content_id",
+        "_by_index",
+        "_by_source_id",
+        "_last",
+        "_mint",
+        "_owner_of",
+        "_wire_ids",
+        "all",
+        "minted",
+    )
+
+    def __init__(self, *, owner_of: Callable[[str], Owner], mint: Callable[[], str]) -> None:
+        """Create an empty book; `mint` returns a new `call_id`."""
+        self._owner_of = owner_of
+        self._mint = mint
+        self._by_content_id: dict[str, Call] = {}
+        self._by_source_id: dict[str, Call] = {}
+        self._by_index: dict[int, Call] = {}
+        self._last: Call | None = None
+        self._wire_ids: set[str] = set()
+        self.all: list[Call] = []
+        self.minted: dict[str, str] = {}
+
+    def match(self, content: Content) -> Call | None:
+        """Return the call that a `function_call` content belongs to; None for a nameless chunk of no known call."""
+        call = self._find(content)
+        if call is None:
+            if not content.name:
+                return None
+            call = Call(name=content.name, source_id=content.call_id or "", owner=self._owner_of(content.name))
+            self.all.append(call)
+        if content.id:
+            call.content_id = content.id
+            self._by_content_id[content.id] = call
+        if content.call_id:
+            self._by_source_id[content.call_id] = call
+        index = _tool_call_index(content)
+        if index is not None:
+            self._by_index[index] = call
+        self._last = call
+        return call
+
+    def settle(self, content: Content) -> Call | None:
+        """Return the call that a `function_result` content answers, if it had no answer yet."""
+        call = self._known(content)
+        if call is None or call.has_result:
+            return None
+        call.has_result = True
+        return call
+
+    def absorb(self, content: Content) -> None:
+        """Let an approval request take over the call it embeds."""
+        call = self._known(content)
+        if call is not None and call.item is None:
+            call.owner = Owner.APPROVAL
+
+    def end_message(self) -> None:
+        """Forget what only holds within one message."""
+        self._by_index.clear()
+        self._last = None
+
+    def claim_call_id(self, source_id: str) -> str:
+        """Return the `call_id` for the wire: the agent's own one if this response has not used it."""
+        call_id = source_id
+        if not call_id or call_id in self._wire_ids:
+            call_id = self._mint()
+            self.minted[call_id] = source_id
+        self._wire_ids.add(call_id)
+        return call_id
+
+    def _known(self, content: Content) -> Call | None:
+        if content.id and content.id in self._by_content_id:
+            return self._by_content_id[content.id]
+        return self._by_source_id.get(content.call_id or "")
+
+    def _find(self, content: Content) -> Call | None:
+        if content.id and content.id in self._by_content_id:
+            return self._by_content_id[content.id]
+        if content.call_id:
+            call = self._by_source_id.get(content.call_id)
+            return call if call is not None and _is_same(call, content) else None
+        index = _tool_call_index(content)
+        if index is not None:
+            return self._by_index.get(index)
+        if self._last is not None and (not content.name or _continues(self._last, content)):
+            return self._last
+        return None
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as JSON text; what JSON cannot express is written as its `str`."""
+    return json.dumps(value, default=str, separators=(",", ":"), ensure_ascii=False)
+
+
+def _is_same(call: Call, content: Content) -> bool:
+    """Tell a further chunk or an echo of `call` from a new call that reuses its id."""
+    if call.has_result:
+        return False
+    if content.user_input_request:
+        return True
+    if call.content_id and content.id and call.content_id != content.id:
+        return False
+    if not call.is_closed:
+        return True
+    value = content.arguments
+    text = value if isinstance(value, str) else "" if value is None else json_text(value)
+    return text in {"", call.arguments}
+
+
+def _continues(last: Call, content: Content) -> bool:
+    if last.is_complete or last.name != content.name or not isinstance(content.arguments, str):
+        return False
+    try:
+        json.loads(last.arguments)
+    except ValueError:
+        return True
+    return False
+
+
+def _tool_call_index(content: Content) -> int | None:
+    """Chat Completions streams parallel calls by index: later chunks carry neither id nor name."""
+    properties = content.additional_properties.get("openai")
+    index = properties.get("tool_call_index") if isinstance(properties, Mapping) else None
+    return index if isinstance(index, int) else None

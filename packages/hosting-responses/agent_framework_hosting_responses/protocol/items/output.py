@@ -1,0 +1,67 @@
+"""The `output` of a response: indexes, ids, and the first and last event of every item.
+
+Source: contract §2.4, §3.2, §3.6.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent_framework_hosting_responses.protocol.events import EventWriter
+from agent_framework_hosting_responses.protocol.ids import IdFactory, new_item_id
+from agent_framework_hosting_responses.protocol.json import JsonObject, encode_json
+
+
+class Output:
+    """Items in the order of their first event; an index is never reused."""
+
+    __slots__ = ("_encoded", "_ids", "_items", "_new_id", "writer")
+
+    def __init__(self, writer: EventWriter, new_id: IdFactory) -> None:
+        self.writer = writer
+        self._new_id = new_id
+        self._items: list[JsonObject | None] = []
+        self._encoded: list[bytes] = []
+        self._ids: set[str] = set()
+
+    def claim_id(self, item_type: str, wanted: object = None) -> str:
+        """Return `wanted` if it is an id that this response has not used, otherwise a new one."""
+        item_id = wanted if isinstance(wanted, str) and wanted and wanted not in self._ids else None
+        if item_id is None:
+            item_id = new_item_id(item_type, self._new_id)
+        self._ids.add(item_id)
+        return item_id
+
+    def add(self, item: JsonObject) -> int:
+        """Announce `item` as it is at its start and return its `output_index`."""
+        index = len(self._items)
+        self._items.append(None)
+        self._encoded.append(b"")
+        self.writer.emit("response.output_item.added", {"output_index": index, "item": item})
+        return index
+
+    def finish(self, index: int, item: JsonObject) -> None:
+        """Write the last event of the item at `index`; the final output holds exactly `item`."""
+        self._items[index] = item
+        if self.writer.enabled:
+            # Encoded once: the terminal event carries the same bytes.
+            data = encode_json(item)
+            self._encoded[index] = data
+            self.writer.emit("response.output_item.done", {"output_index": index, "item": msgspec.Raw(data)})
+
+    def write(self, item: JsonObject) -> None:
+        """Announce and finish an item that has no life in between."""
+        self.finish(self.add(item), item)
+
+    @property
+    def items(self) -> list[JsonObject]:
+        """The finished items, in the order of their `output_index`."""
+        return [item for item in self._items if item is not None]
+
+    @property
+    def encoded(self) -> bytes:
+        """The finished items as a JSON array."""
+        return b"[%b]" % b",".join([data for data in self._encoded if data])
+
+    def __len__(self) -> int:
+        return len(self._items)

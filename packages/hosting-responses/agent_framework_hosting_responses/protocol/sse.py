@@ -1,0 +1,27 @@
+"""Server-sent events: how events look on the wire.
+
+No `id:` lines, ever: after one, a comment breaks the official client. Source: contract §3.1, §9.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from .events import Event
+
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+"""A comment frame; clients skip it."""
+
+DONE: Final = b"data: [DONE]\n\n"
+"""The terminator some clients of Open Responses wait for; OpenAI's own API does not send it."""
+
+
+def frame(event: Event) -> bytes:
+    """Return `event` as one frame, its closing blank line included."""
+    return b"event: %b\ndata: %b\n\n" % (event.kind.encode("ascii"), event.data)
+
+
+def frames(events: Iterable[Event]) -> bytes:
+    """Return `events` as consecutive frames."""
+    return b"".join([frame(event) for event in events])
