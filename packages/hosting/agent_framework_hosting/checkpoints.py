@@ -20,6 +20,7 @@ from agent_framework import (
     FileCheckpointStorage,
     InMemoryCheckpointStorage,
     WorkflowCheckpoint,
+    WorkflowCheckpointException,
 )
 
 from .errors import ConfigurationError
@@ -229,7 +230,8 @@ class RunCheckpoints(_Chain):
         """Store the checkpoint in place of the one this run saved before."""
         try:
             checkpoint_id = await self._chain.save(checkpoint)
-        except Exception as error:
+        except (WorkflowCheckpointException, OSError, TypeError) as error:
+            # What files and copies refuse. Anything else is in the framework's log only, and seen by `last_iteration`.
             self.error = error
             raise
         superseded, self.last_id = self.last_id, checkpoint_id

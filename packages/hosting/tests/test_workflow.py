@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterable, Awaitable, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from agent_framework import (
     Agent,
-    AgentExecutor,
     AgentExecutorResponse,
     AgentResponse,
     AgentSession,
@@ -24,17 +22,17 @@ from agent_framework import (
     ContextProvider,
     Executor,
     FunctionInvocationLayer,
+    InMemoryCheckpointStorage,
     Message,
     ResponseStream,
     Workflow,
     WorkflowBuilder,
     WorkflowContext,
-    WorkflowExecutor,
     executor,
     handler,
 )
 
-from agent_framework_hosting.errors import ConfigurationError, TargetError
+from agent_framework_hosting.errors import TargetError
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.targets.base import Target, TargetInput
 from agent_framework_hosting.targets.workflow import SESSION_STATE_KEY, WorkflowTarget
@@ -175,72 +173,6 @@ async def test_agents_are_shared_by_all_runs_but_their_sessions_are_not() -> Non
     assert len(set(session_ids)) == 2
 
 
-async def test_agents_clients_and_containers_of_them_inside_custom_executors_are_shared_not_copied() -> None:
-    class Panel(Executor):
-        def __init__(self) -> None:
-            super().__init__(id="panel")
-            # A lock in a client is what real clients have: copying one would fail.
-            self.client = EchoClient()
-            self.client.lock = threading.Lock()  # type: ignore[attr-defined]
-            self.members = {"first": [Agent(client=self.client, name="member")]}
-
-        @handler
-        async def ask(self, text: str, ctx: WorkflowContext[Any, str]) -> None:
-            await ctx.yield_output((await self.members["first"][0].run(text)).text)
-
-    panel = Panel()
-    target = WorkflowTarget(WorkflowBuilder(start_executor=panel).build())
-
-    assert await say(target, "hi") == "1:hi"
-    assert panel.client.seen == [["hi"]]
-
-
-async def test_a_nested_workflow_is_copied_too() -> None:
-    inner = WorkflowExecutor(remembering(), id="inner", allow_direct_output=True)
-    target = WorkflowTarget(WorkflowBuilder(start_executor=inner).build())
-
-    outputs = [await say(target, text) for text in ("a", "b")]
-
-    assert outputs == ["a", "b"]
-
-
-async def test_a_workflow_used_as_an_agent_inside_an_executor_is_copied_not_shared() -> None:
-    inner = remembering().as_agent("inner")
-    target = WorkflowTarget(WorkflowBuilder(start_executor=AgentExecutor(inner)).build())
-
-    outputs = [await say(target, text) for text in ("a", "b")]
-
-    assert outputs == ["a", "b"]
-
-
-def test_a_workflow_that_cannot_be_copied_is_refused_with_the_advice_to_pass_a_factory() -> None:
-    class Locked(Remembering):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lock = threading.Lock()
-
-    with pytest.raises(ConfigurationError, match="Pass a function that builds it"):
-        WorkflowTarget(WorkflowBuilder(start_executor=Locked()).build())
-
-
-async def test_a_factory_may_build_what_cannot_be_copied() -> None:
-    class Locked(Remembering):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lock = threading.Lock()
-
-    target = WorkflowTarget(lambda: WorkflowBuilder(start_executor=Locked(), name="locked").build())
-
-    assert target.name == "locked"
-    assert [await say(target, text) for text in ("a", "b")] == ["a", "b"]
-
-
-@pytest.mark.parametrize("source", [lambda: "nothing", "nothing"])
-def test_what_is_no_workflow_is_refused(source: Any) -> None:
-    with pytest.raises(ConfigurationError):
-        WorkflowTarget(source)
-
-
 # Conversations
 
 
@@ -314,7 +246,7 @@ async def test_another_partition_does_not_find_the_conversation(location: Path |
     session = AgentSession()
     await say(target, "one", session, partition="=alice/-")
 
-    with pytest.raises(TargetError):
+    with pytest.raises(TargetError, match="gone"):
         await say(target, "two", branch(session), partition="=mallory/-")
 
     assert await say(target, "two", session, partition="=alice/-") == "one two"
@@ -328,6 +260,28 @@ async def test_without_a_session_nothing_is_kept(tmp_path: Path) -> None:
 
     assert outputs == ["a", "b"]
     assert not location.exists()
+
+
+async def test_a_storage_the_workflow_was_built_with_sees_nothing_of_callers() -> None:
+    own = InMemoryCheckpointStorage()
+    target = WorkflowTarget(
+        WorkflowBuilder(start_executor=Remembering(), name="remembering", checkpoint_storage=own).build()
+    )
+
+    assert await say(target, "one") == "one"
+    assert await say(target, "two", AgentSession()) == "two"
+    assert await own.list_checkpoint_ids(workflow_name="remembering") == []
+
+
+async def test_a_changed_workflow_refuses_the_conversations_of_the_old_one(tmp_path: Path) -> None:
+    session = AgentSession()
+    await say(WorkflowTarget(remembering(), checkpoint_location=tmp_path), "one", session)
+    before = session.to_dict()
+
+    with pytest.raises(TargetError, match="unusable"):
+        await say(WorkflowTarget(taking_workflow(str), checkpoint_location=tmp_path), "two", session)
+
+    assert session.to_dict() == before
 
 
 async def test_a_turn_leaves_one_checkpoint_however_many_supersteps_it_took(tmp_path: Path) -> None:
@@ -367,13 +321,17 @@ async def test_a_turn_whose_end_cannot_be_saved_fails_instead_of_losing_the_conv
 # Input
 
 
-def taking(kind: Any) -> WorkflowTarget:
+def taking_workflow(kind: Any) -> Workflow:
     @executor(id="taking", input=kind, workflow_output=str)
     async def take(given: Any, ctx: WorkflowContext[Any, str]) -> None:
         text = given.text if isinstance(given, Message) else given
         await ctx.yield_output(f"{type(given).__name__} {text}" if not isinstance(given, list) else "list")
 
-    return WorkflowTarget(WorkflowBuilder(start_executor=take).build())
+    return WorkflowBuilder(start_executor=take).build()
+
+
+def taking(kind: Any) -> WorkflowTarget:
+    return WorkflowTarget(taking_workflow(kind))
 
 
 CONVERSATION = [Message("system", ["be brief"]), Message("user", ["one"]), Message("user", ["two"])]

@@ -41,7 +41,7 @@ _LEAVES = (
     logging.Logger,
 )
 # What `deepcopy` raises for a lock, a socket, a generator, an event loop, a class with its own idea of copying.
-_NOT_COPYABLE = (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError, pickle.PicklingError)
+_NOT_COPYABLE = (TypeError, ValueError, AttributeError, RuntimeError, pickle.PicklingError)
 
 
 class WorkflowBlueprint:

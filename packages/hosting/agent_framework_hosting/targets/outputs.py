@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import uuid
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Literal, TypeAlias, cast
 
@@ -98,8 +99,8 @@ class WorkflowOutputs:
             return signed
         current = self._current.get(executor)
         if signed.message_id is None:
-            is_next = current is None or (signed.role is not None and signed.role != current.role)
-            signed.message_id = uuid.uuid4().hex if current is None or is_next else current.message_id
+            continued = current if current is not None and signed.role in {None, current.role} else None
+            signed.message_id = uuid.uuid4().hex if continued is None else continued.message_id
         if current is None or current.message_id != signed.message_id:
             self._current[executor] = signed
         return signed
@@ -208,25 +209,35 @@ def _parts(output: object) -> list[_Part]:
 
 
 def _all_parts(output: object) -> list[_Part]:
-    match output:
-        case None:
-            return []
-        case AgentResponseUpdate():
-            return [("delta", output)]
-        case AgentResponse():
-            return [("message", update) for update in output.to_updates()]
-        case AgentExecutorResponse():
-            return _all_parts(output.agent_response)
-        case Message():
-            return [("message", update) for update in AgentResponse(messages=[output]).to_updates()]
-        case str() | Content():
-            return [_plain(output)]
-        case list() | tuple() if output and all(isinstance(item, Content) for item in output):
-            return [_plain(*output)]
-        case list() | tuple() if all(isinstance(item, _WITH_PARTS) for item in output):
-            return [part for item in output for part in _all_parts(item)]
-        case _:
-            return [_plain(_as_text(output))]
+    if output is None:
+        return []
+    if isinstance(output, AgentResponseUpdate):
+        return [("delta", output)]
+    if isinstance(output, (str, Content)):
+        return [_plain(output)]
+    if isinstance(output, (list, tuple)):
+        return _parts_of_items(output)
+    response = _as_response(output)
+    if response is not None:
+        return [("message", update) for update in response.to_updates()]
+    return [_plain(_as_text(output))]
+
+
+def _parts_of_items(items: Sequence[object]) -> list[_Part]:
+    contents = [item for item in items if isinstance(item, Content)]
+    if contents and len(contents) == len(items):
+        return [_plain(*contents)]
+    if all(isinstance(item, _WITH_PARTS) for item in items):
+        return [part for item in items for part in _all_parts(item)]
+    return [_plain(_as_text(items))]
+
+
+def _as_response(output: object) -> AgentResponse[Any] | None:
+    if isinstance(output, AgentExecutorResponse):
+        return output.agent_response
+    if isinstance(output, Message):
+        return AgentResponse(messages=[output])
+    return output if isinstance(output, AgentResponse) else None
 
 
 def _plain(*contents: str | Content) -> _Part:

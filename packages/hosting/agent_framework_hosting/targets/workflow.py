@@ -8,14 +8,17 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from agent_framework import (
     INTERNAL_SOURCE_ID,
     AgentResponseUpdate,
     AgentSession,
+    CheckpointStorage,
     Message,
     Workflow,
+    WorkflowCheckpointException,
+    WorkflowEvent,
     WorkflowMessage,
 )
 
@@ -92,44 +95,51 @@ class WorkflowTarget:
             raise ConfigurationError(f"The workflow {self.name!r} takes no options; strip them in the run hook.")
         workflow = self._blueprint.new()
         message = _input_for(workflow, run.messages)
-        agents = agents_of(workflow)
-        providers = [provider for agent in agents for provider in getattr(agent, "context_providers", None) or ()]
-        async with bound_request_context((workflow, *agents, *providers), run.attributes):
-            turn = _Turn(self._checkpoints, run) if run.session is not None else None
-            if turn is not None:
-                await turn.restore(workflow)
-            outputs = WorkflowOutputs(intermediate=self._intermediate_outputs)
-            supersteps: int | None = None
-            events = workflow.run(
-                message, stream=True, checkpoint_storage=ReadOnlyCheckpoints() if turn is None else turn.checkpoints
-            )
+        turn = _Turn(self._checkpoints, run)
+        outputs = WorkflowOutputs(intermediate=self._intermediate_outputs)
+        async with bound_request_context(_bindables(workflow), run.attributes):
+            await turn.restore(workflow)
+            events = workflow.run(message, stream=True, checkpoint_storage=turn.checkpoints)
             try:
                 async for event in events:
-                    if event.type == "superstep_completed":
-                        supersteps = event.iteration
+                    turn.observe(event)
                     for update in outputs.feed(event):
                         yield update
             finally:
                 # Closing is what cancels the executors when the run is given up half-way.
                 await events.close()
-        if turn is not None:
-            turn.record(supersteps)
+        turn.record()
+
+
+def _bindables(workflow: Workflow) -> list[object]:
+    agents = agents_of(workflow)
+    providers = [provider for agent in agents for provider in getattr(agent, "context_providers", None) or ()]
+    return [workflow, *agents, *providers]
 
 
 class _Turn:
-    """One turn of a conversation: where it continues from, and where the next one will."""
+    """One turn of a conversation: where it continues from, and where the next one will. Without a session, neither."""
 
     def __init__(self, checkpoints: Checkpoints, run: TargetInput) -> None:
-        if run.session is None:
-            raise ValueError("A turn needs a session.")
         self._session = run.session
-        self._position = _Position.of(run.session)
+        self._position = None if run.session is None else _Position.of(run.session)
         self._chain_id = uuid.uuid4().hex if self._position is None else self._position.chain
         self._chain = checkpoints.chain(run.partition, self._chain_id)
-        self.checkpoints = RunCheckpoints(self._chain)
+        self._saved = RunCheckpoints(self._chain)
+        self._supersteps: int | None = None
+
+    @property
+    def checkpoints(self) -> CheckpointStorage:
+        """What the workflow saves to."""
+        # Never nothing: a workflow that was built with a storage of its own would then put all callers' states there.
+        return ReadOnlyCheckpoints() if self._session is None else self._saved
 
     async def restore(self, workflow: Workflow) -> None:
-        """Bring the workflow into the state that the conversation's last turn left."""
+        """Bring the workflow into the state that the conversation's last turn left.
+
+        Raises:
+            TargetError: that state is not there any more.
+        """
         if self._position is None:
             return
         events = workflow.run(
@@ -140,22 +150,30 @@ class _Turn:
         try:
             async for _ in events:
                 pass
+        except WorkflowCheckpointException as error:
+            raise TargetError("The checkpoint that the conversation continues from is gone or unusable.") from error
         finally:
             await events.close()
 
-    def record(self, supersteps: int | None) -> None:
+    def observe(self, event: WorkflowEvent[Any]) -> None:
+        """Note how far the workflow has come."""
+        if event.type == "superstep_completed":
+            self._supersteps = event.iteration
+
+    def record(self) -> None:
         """Move the session on to the checkpoint that this turn ended with.
 
         Raises:
             TargetError: the end of the turn was not saved; the next turn could only continue from somewhere else.
         """
-        saved = self.checkpoints
-        if saved.last_id is None or saved.last_iteration != supersteps:
+        if self._session is None:
+            return
+        if self._saved.last_id is None or self._saved.last_iteration != self._supersteps:
             raise TargetError(
                 "The last checkpoint of the turn could not be saved, see the log. If an executor keeps values of its "
                 "own types, register them with agent_framework.register_checkpoint_type."
-            ) from saved.error
-        self._session.state[SESSION_STATE_KEY] = {"chain": self._chain_id, "checkpoint_id": saved.last_id}
+            ) from self._saved.error
+        self._session.state[SESSION_STATE_KEY] = {"chain": self._chain_id, "checkpoint_id": self._saved.last_id}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,193 @@
+"""Workflows made from an instance or a factory: what is copied, what is shared, what is refused."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from agent_framework import (
+    Agent,
+    AgentExecutor,
+    AgentSession,
+    BaseChatClient,
+    ChatResponse,
+    ChatResponseUpdate,
+    Executor,
+    InMemoryCheckpointStorage,
+    Message,
+    ResponseStream,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowContext,
+    WorkflowExecutor,
+    handler,
+)
+
+from agent_framework_hosting.errors import ConfigurationError
+from agent_framework_hosting.targets.blueprint import WorkflowBlueprint, agents_of
+
+
+class LockedClient(BaseChatClient[Any]):
+    """Holds a lock, as real clients do: copying it would fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def _inner_get_response(
+        self, *, messages: Sequence[Message], stream: bool, options: Mapping[str, Any], **kwargs: Any
+    ) -> Awaitable[ChatResponse[Any]] | ResponseStream[ChatResponseUpdate, ChatResponse[Any]]:
+        async def answer() -> ChatResponse[Any]:
+            return ChatResponse(messages=[Message("assistant", [messages[-1].text])])
+
+        return answer()
+
+
+class Collecting(Executor):
+    """Puts out all it ever heard."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(id="collecting")
+        self.heard: list[str] = []
+        self.parts = parts
+
+    @handler
+    async def hear(self, text: str, ctx: WorkflowContext[Any, str]) -> None:
+        self.heard.append(text)
+        await ctx.yield_output(" ".join(self.heard))
+
+    @handler
+    async def hear_messages(self, messages: list[Message], ctx: WorkflowContext[Any, str]) -> None:
+        await self.hear(messages[-1].text, ctx)
+
+
+class Slotted:
+    """Keeps its parts in slots."""
+
+    __slots__ = ("agent", "unset")
+
+    def __init__(self, agent: object) -> None:
+        self.agent = agent
+
+
+def collecting(**parts: Any) -> Workflow:
+    return WorkflowBuilder(start_executor=Collecting(**parts), name="collecting").build()
+
+
+def parts_of(workflow: Workflow) -> dict[str, Any]:
+    start = workflow.get_start_executor()
+    assert isinstance(start, Collecting)
+    return start.parts
+
+
+async def outputs(workflow: Workflow, text: str) -> list[Any]:
+    return (await workflow.run(text)).get_outputs()
+
+
+async def test_every_copy_starts_from_the_initial_state() -> None:
+    blueprint = WorkflowBlueprint(collecting())
+    first, second = blueprint.new(), blueprint.new()
+
+    assert await outputs(first, "a") == ["a"]
+    assert await outputs(first, "b") == ["a b"]
+    assert await outputs(second, "c") == ["c"]
+
+
+async def test_a_run_of_the_users_instance_does_not_show_in_later_copies() -> None:
+    workflow = collecting()
+    blueprint = WorkflowBlueprint(workflow)
+    workflow.get_start_executor().heard.append("mine")  # type: ignore[attr-defined]
+
+    assert await outputs(blueprint.new(), "a") == ["a"]
+
+
+def test_copies_have_the_same_name_and_graph_and_ids_of_their_own() -> None:
+    workflow = collecting()
+    first, second = (WorkflowBlueprint(workflow).new() for _ in range(2))
+
+    assert {first.name, second.name} == {"collecting"}
+    assert first.graph_signature_hash == workflow.graph_signature_hash
+    assert len({workflow.id, first.id, second.id}) == 3
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda agent: agent,
+        lambda agent: [agent],
+        lambda agent: {"deep": ({"deeper": [agent]},)},
+        lambda agent: functools.partial(print, agent),
+        Slotted,
+    ],
+)
+def test_agents_are_shared_wherever_an_executor_keeps_them(wrap: Callable[[Any], Any]) -> None:
+    hosted = Agent(client=LockedClient(), name="hosted")
+    copied = WorkflowBlueprint(collecting(part=wrap(hosted))).new()
+
+    assert agents_of(copied) == [hosted]
+    assert agents_of(copied)[0] is hosted
+
+
+def test_clients_and_checkpoint_storages_are_shared() -> None:
+    client, storage = LockedClient(), InMemoryCheckpointStorage()
+
+    parts = parts_of(WorkflowBlueprint(collecting(client=client, storage=storage)).new())
+
+    assert parts["client"] is client
+    assert parts["storage"] is storage
+
+
+def test_agent_sessions_keep_their_state_and_get_an_id_of_their_own() -> None:
+    session = AgentSession(session_id="fixed")
+    session.state["seen"] = ["manual"]
+    blueprint = WorkflowBlueprint(collecting(session=session))
+
+    first, second = (parts_of(blueprint.new())["session"] for _ in range(2))
+
+    assert len({"fixed", first.session_id, second.session_id}) == 3
+    assert first.state == second.state == {"seen": ["manual"]}
+    assert first.state["seen"] is not second.state["seen"]
+
+
+def test_agents_are_found_once_and_in_nested_workflows_too() -> None:
+    inner_agent, outer_agent = (Agent(client=LockedClient(), name=name) for name in ("inner", "outer"))
+    nested = WorkflowExecutor(WorkflowBuilder(start_executor=inner_agent).build(), id="nested")
+    first, second = AgentExecutor(outer_agent, id="first"), AgentExecutor(outer_agent, id="second")
+    workflow = WorkflowBuilder(start_executor=first).add_edge(first, second).add_edge(second, nested).build()
+
+    found = agents_of(WorkflowBlueprint(workflow).new())
+
+    assert {id(agent) for agent in found} == {id(inner_agent), id(outer_agent)}
+    assert len(found) == 2
+
+
+async def test_nested_workflows_and_workflows_used_as_agents_are_copied() -> None:
+    nested = WorkflowExecutor(collecting(), id="nested", allow_direct_output=True)
+    as_agent = AgentExecutor(collecting().as_agent("inner"), id="inner")
+
+    for start in (nested, as_agent):
+        blueprint = WorkflowBlueprint(WorkflowBuilder(start_executor=start).build())
+        texts = [str(output) for text in ("a", "b") for output in await outputs(blueprint.new(), text)]
+        assert [text.split()[-1] for text in texts] == ["a", "b"]
+
+
+@pytest.mark.parametrize("part", [threading.Lock(), (number for number in range(3))])
+def test_what_cannot_be_copied_is_refused_with_the_advice_to_pass_a_factory(part: Any) -> None:
+    with pytest.raises(ConfigurationError, match="Pass a function that builds it"):
+        WorkflowBlueprint(collecting(part=part))
+
+
+async def test_a_factory_may_build_what_cannot_be_copied() -> None:
+    blueprint = WorkflowBlueprint(lambda: collecting(lock=threading.Lock()))
+
+    assert blueprint.sample.name == "collecting"
+    assert [await outputs(blueprint.new(), text) for text in ("a", "b")] == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("source", [lambda: "no workflow", "no workflow", WorkflowBuilder(start_executor=Collecting())])
+def test_what_is_no_workflow_is_refused(source: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        WorkflowBlueprint(source)
