@@ -244,6 +244,7 @@ async def test_a_run_leaves_only_its_newest_checkpoint_and_touches_no_other_runs
     newest = await run.save(checkpoint())
 
     assert run.last_id == newest
+    assert (await run.load(newest)).checkpoint_id == newest
     assert await chain.list_checkpoint_ids(workflow_name="w") == [earlier, newest]
 
 

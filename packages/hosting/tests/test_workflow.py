@@ -21,6 +21,7 @@ from agent_framework import (
     Content,
     ContextProvider,
     Executor,
+    FileCheckpointStorage,
     FunctionInvocationLayer,
     InMemoryCheckpointStorage,
     Message,
@@ -464,6 +465,37 @@ async def test_leaving_cancels_the_executors_and_the_conversation_can_go_on(loca
     assert cancelled.is_set()
     assert session.to_dict() == before
     assert await say(target, "two", session) == "one two"
+
+
+@pytest.mark.behaviour("F6")
+async def test_the_last_checkpoint_of_a_run_that_was_left_can_be_resumed(tmp_path: Path) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    def build() -> Workflow:
+        @executor(id="first")
+        async def first(text: str, ctx: WorkflowContext[str, str]) -> None:
+            await ctx.yield_output("first")
+            await ctx.send_message(text)
+
+        @executor(id="second")
+        async def second(text: str, ctx: WorkflowContext[Any, str]) -> None:
+            await ctx.yield_output("second starts")
+            reached.set()
+            await go_on.wait()
+            await ctx.yield_output(f"second ends with {text}")
+
+        return WorkflowBuilder(start_executor=first).add_edge(first, second).build()
+
+    target = WorkflowTarget(build, checkpoint_location=tmp_path)
+    async with aclosing(target.stream(TargetInput(messages="hi", session=AgentSession()))) as updates:
+        assert [(await asyncio.wait_for(anext(updates), 5)).text for _ in range(2)] == ["first", "second starts"]
+        await asyncio.wait_for(reached.wait(), 5)
+
+    (left,) = files_below(tmp_path)
+    go_on.set()
+    resumed = await build().run(checkpoint_id=left.stem, checkpoint_storage=FileCheckpointStorage(left.parent))
+
+    assert resumed.get_outputs() == ["second starts", "second ends with hi"]
 
 
 @pytest.mark.behaviour("F6")
