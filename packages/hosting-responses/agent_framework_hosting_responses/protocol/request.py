@@ -24,7 +24,7 @@ from agent_framework_hosting_responses.protocol.text import VERBOSITIES, parse_r
 from agent_framework_hosting_responses.protocol.tools import ToolSet, parse_tool_choice, parse_tools
 
 MAX_DEPTH: Final = 100
-"""Levels of nesting of a body; an object holding a string has one."""
+"""Levels of nesting of a body, itself included."""
 
 _MAX_METADATA: Final = 16
 _MAX_METADATA_KEY: Final = 64
@@ -127,7 +127,7 @@ def _check_depth(body: JsonObject) -> None:
     # Level by level, not recursively: the point is to survive bodies on which recursion does not.
     for name, member in body.items():
         level: list[JsonValue] = [member]
-        for _ in range(MAX_DEPTH):
+        for _ in range(MAX_DEPTH - 1):
             level = [child for parent in level for child in _children(parent)]
             if not level:
                 break
