@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 """Any JSON value as Python objects."""
 
 JsonObject: TypeAlias = dict[str, JsonValue]

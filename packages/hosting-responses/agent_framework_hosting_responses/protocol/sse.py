@@ -22,6 +22,6 @@ def frame(event: Event) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (event.kind.encode("ascii"), event.data)
 
 
-def frames(events: Iterable[Event]) -> bytes:
-    """Return `events` as consecutive frames."""
-    return b"".join([frame(event) for event in events])
+def frames(events: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return events, or the entries of a run log that they became, as consecutive frames."""
+    return b"".join([b"event: %b\ndata: %b\n\n" % (kind.encode("ascii"), data) for kind, data in events])

@@ -154,7 +154,8 @@ class MemoryRunEngine:
         return bool(done)
 
     async def recover(self) -> None:
-        """Do nothing: runs in memory die with their process."""
+        """Take new runs again after a drain; there is nothing else to recover, runs in memory die with their process."""
+        self._draining = False
 
     async def drain(self, grace: float) -> None:
         """Take no new runs, wait for the running ones, then cancel what is left and wait for it to end."""

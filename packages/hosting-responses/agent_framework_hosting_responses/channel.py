@@ -1,0 +1,161 @@
+"""OpenAI's Responses API as a channel: routes, and nothing that knows what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from agent_framework_hosting.channel import ChannelContribution
+from agent_framework_hosting.context import ChannelContext
+from agent_framework_hosting.errors import ConfigurationError, RunError
+from agent_framework_hosting.hooks import ChannelResponseHook, ChannelRunHook, ChannelStreamUpdateHook
+from agent_framework_hosting.runs.base import RunStatus
+
+from .http import NO_RETRY, EventStream, error_response, handle_error, json_response, read_body, until_disconnect
+from .protocol import errors
+from .protocol.errors import RequestError, error_body
+from .protocol.query import parse_list_query, parse_retrieve_query
+from .protocol.request import decode_body
+from .service import ResponsesService, Started
+from .settings import ResponseIdFactory, ResponsesSettings
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class ResponsesChannel:
+    """Serve a host's target as OpenAI's Responses API.
+
+    The routes are served under `path` and under `/v1` + `path`, the models beside them. Without a `run_hook` no option,
+    instruction or tool of a caller reaches the target; a `run_hook` that returns the request unchanged lets all through.
+    """
+
+    def __init__(
+        self,
+        path: str = "/responses",
+        *,
+        name: str = "responses",
+        run_hook: ChannelRunHook | None = None,
+        response_hook: ChannelResponseHook | None = None,
+        stream_update_hook: ChannelStreamUpdateHook | None = None,
+        response_id_factory: ResponseIdFactory | None = None,
+        settings: ResponsesSettings | None = None,
+    ) -> None:
+        self.name = name
+        self.path = path.rstrip("/")
+        self.settings = settings or ResponsesSettings()
+        self._run_hook = run_hook
+        self._response_hook = response_hook
+        self._stream_update_hook = stream_update_hook
+        self._response_id_factory = response_id_factory
+        self._service: ResponsesService | None = None
+
+    @property
+    def service(self) -> ResponsesService:
+        """The API in async calls; exists once the host has built its app."""
+        if self._service is None:
+            raise ConfigurationError("The channel has no service yet: give it to a host and build the host's app.")
+        return self._service
+
+    def contribute(self, context: ChannelContext) -> ChannelContribution:
+        """Return the routes and the error answers of the API."""
+        self._service = ResponsesService(
+            context,
+            name=self.name,
+            settings=self.settings,
+            run_hook=self._run_hook,
+            response_hook=self._response_hook,
+            stream_update_hook=self._stream_update_hook,
+            response_id_factory=self._response_id_factory,
+        )
+        beside = self.path.rpartition("/")[0]
+        root_routes = self._models(beside)
+        if not self.path.startswith("/v1"):
+            root_routes += [*self._responses(f"/v1{self.path}"), *self._models(f"/v1{beside}")]
+        return ChannelContribution(
+            routes=self._responses(""),
+            root_routes=root_routes,
+            exception_handlers={
+                HTTPException: handle_error,
+                RequestError: handle_error,
+                RunError: handle_error,
+                Exception: handle_error,
+            },
+        )
+
+    def _responses(self, path: str) -> list[BaseRoute]:
+        one = path + "/{response_id}"
+        return [
+            Route(path or "/", self._create, methods=["POST"]),
+            # Parts of the API that are not offered: without these they would look like ids with a wrong method.
+            Route(f"{path}/compact", _not_offered, methods=["POST"]),
+            Route(f"{path}/input_tokens", _not_offered, methods=["POST"]),
+            Route(one, self._retrieve, methods=["GET"]),
+            Route(one, self._delete, methods=["DELETE"]),
+            Route(f"{one}/cancel", self._cancel, methods=["POST"]),
+            Route(f"{one}/input_items", self._input_items, methods=["GET"]),
+        ]
+
+    def _models(self, path: str) -> list[BaseRoute]:
+        return [
+            Route(f"{path}/models", self._list_models, methods=["GET"]),
+            # The official client sends "/" in a model id as %2F; servers decode it before routing.
+            Route(path + "/models/{model_id:path}", self._model, methods=["GET"]),
+        ]
+
+    async def _create(self, request: Request) -> Response:
+        body = decode_body(await read_body(request, limit=self.settings.max_body_bytes))
+        started = await self.service.create(body)
+        if started.is_streamed:
+            return EventStream(
+                self.service.follow(started, idle=self.settings.keep_alive or None),
+                leave=partial(self.service.leave, started),
+                has_done_marker=self.settings.done_marker,
+            )
+        if started.is_background:
+            return json_response(started.body)
+        return await self._answer(request, started)
+
+    async def _answer(self, request: Request, started: Started) -> Response:
+        try:
+            body = await until_disconnect(request.receive, self.service.result(started))
+        finally:
+            await self.service.leave(started)
+        if body is None or started.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
+            return json_response(error_body(errors.server_error()), status=500, headers=NO_RETRY)
+        return json_response(body)
+
+    async def _retrieve(self, request: Request) -> Response:
+        query = parse_retrieve_query(request.query_params.multi_items())
+        response_id = request.path_params["response_id"]
+        if not query.stream:
+            return json_response(await self.service.retrieve(response_id))
+        events = await self.service.events(
+            response_id, after=query.starting_after, idle=self.settings.keep_alive or None
+        )
+        return EventStream(events, has_done_marker=self.settings.done_marker)
+
+    async def _delete(self, request: Request) -> Response:
+        return json_response(await self.service.delete(request.path_params["response_id"]))
+
+    async def _cancel(self, request: Request) -> Response:
+        return json_response(await self.service.cancel(request.path_params["response_id"]))
+
+    async def _input_items(self, request: Request) -> Response:
+        query = parse_list_query(request.query_params.multi_items())
+        return json_response(await self.service.input_items(request.path_params["response_id"], query))
+
+    async def _list_models(self, request: Request) -> Response:
+        del request
+        return json_response(self.service.models())
+
+    async def _model(self, request: Request) -> Response:
+        return json_response(self.service.model(request.path_params["model_id"]))
+
+
+async def _not_offered(request: Request) -> Response:
+    return error_response(errors.invalid_url(request.method, request.url.path), request)

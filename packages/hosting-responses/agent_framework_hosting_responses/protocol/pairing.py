@@ -1,0 +1,79 @@
+"""Calls and their outputs, approval requests and their answers: what belongs together in a context.
+
+Source: contract §1.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeAlias
+
+from . import errors
+from .json import JsonObject, JsonValue
+
+CALL_OF_OUTPUT: Final = {
+    "function_call_output": "function_call",
+    "custom_tool_call_output": "custom_tool_call",
+}
+"""Type of an output item → type of the call it answers."""
+
+CallKey: TypeAlias = tuple[str, JsonValue]
+"""Type and `call_id` of a call."""
+
+
+def check_pairing(
+    items: Sequence[JsonObject], context: Sequence[JsonObject], *, must_answer: Sequence[JsonObject]
+) -> None:
+    """Check that the request's own `items` fit the `context` before them.
+
+    `must_answer` are the items of the previous response, if that response finished: what they ask for has to be answered.
+
+    Raises:
+        RequestError: an output without a call, an answer nobody asked for or a second one, or an unanswered call.
+    """
+    calls = {call for item in (*context, *items) if (call := _call(item)) is not None}
+    for item in items:
+        answered = _answered_call(item)
+        if answered is not None and answered not in calls:
+            raise errors.call_not_found(str(item.get("call_id")))
+    _check_approvals(items, context)
+    answers = _answered_calls((*context, *items))
+    for item in must_answer:
+        call = _call(item)
+        if call is not None and item.get("status") != "incomplete" and call not in answers:
+            raise errors.call_output_missing(str(call[1]))
+
+
+def without_unanswered_calls(items: Sequence[JsonObject], following: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
+    """Return `items` without the calls that neither they nor the `following` items answer: no model accepts those."""
+    answers = _answered_calls((*items, *following))
+    return tuple(item for item in items if (call := _call(item)) is None or call in answers)
+
+
+def _check_approvals(items: Sequence[JsonObject], context: Sequence[JsonObject]) -> None:
+    asked = {item.get("id") for item in (*context, *items) if item.get("type") == "mcp_approval_request"}
+    answered = {item.get("approval_request_id") for item in context if item.get("type") == "mcp_approval_response"}
+    for item in items:
+        if item.get("type") != "mcp_approval_response":
+            continue
+        request_id = item.get("approval_request_id")
+        if request_id not in asked:
+            raise errors.approval_request_not_found(str(request_id))
+        if request_id in answered:
+            raise errors.approval_answered_already(str(request_id))
+        answered.add(request_id)
+
+
+def _call(item: JsonObject) -> CallKey | None:
+    kind = item.get("type")
+    return (kind, item.get("call_id")) if isinstance(kind, str) and kind in CALL_OF_OUTPUT.values() else None
+
+
+def _answered_call(item: JsonObject) -> CallKey | None:
+    kind = item.get("type")
+    call_kind = CALL_OF_OUTPUT.get(kind) if isinstance(kind, str) else None
+    return None if call_kind is None else (call_kind, item.get("call_id"))
+
+
+def _answered_calls(items: Iterable[JsonObject]) -> set[CallKey]:
+    return {call for item in items if (call := _answered_call(item)) is not None}

@@ -1,0 +1,238 @@
+"""Runs of responses: the one path from a target's updates to stored state and encoded events.
+
+    target.stream ─ encoder.feed ─ store ─ log.append
+
+Every mode uses it. A state is stored before the event that announces it can be read; exactly one terminal event is
+appended, and it closes the log; nothing is written by an attempt that is no longer the current one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent_framework import AgentResponse, AgentSession
+
+from agent_framework_hosting.context import ChannelContext
+from agent_framework_hosting.errors import LeaseLost, StaleWrite
+from agent_framework_hosting.hooks import (
+    ChannelResponseHook,
+    ChannelStreamUpdateHook,
+    apply_response_hook,
+)
+from agent_framework_hosting.isolation import IsolationKeys, reset_current_isolation_keys, set_current_isolation_keys
+from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey, RunLog, RunStatus
+from agent_framework_hosting.types import ChannelRequest, HostedRunResult
+
+from .history import response_session_key
+from .protocol.encoder import ResponseEncoder
+from .protocol.json import JsonObject, encode_json
+from .stores.base import ResponseRecord, ResponseStore
+
+logger = logging.getLogger(__name__)
+
+# An agent that never suspends would keep its readers from being served; longer than this it must not hold the loop.
+_LONGEST_HOLD = 0.001
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """One response while it runs in this process."""
+
+    record: ResponseRecord
+    request: ChannelRequest
+    isolation: IsolationKeys
+    encoder: ResponseEncoder
+    store: ResponseStore
+    log: RunLog
+    session: AgentSession | None = None
+    attempt: Attempt | None = None
+    used_session: AgentSession | None = field(default=None, init=False)
+
+    @property
+    def key(self) -> RunKey:
+        """Whose response it is, and which."""
+        return self.record.key
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether events of the run can be read while it runs."""
+        return self.record.is_streamed or self.record.is_background
+
+
+class ResponseRuns:
+    """Executes turns. `operation` names them in the engine; `run_timeout` is in seconds, `None` for no limit."""
+
+    def __init__(
+        self,
+        context: ChannelContext,
+        *,
+        operation: str,
+        run_timeout: float | None,
+        response_hook: ChannelResponseHook | None,
+        stream_update_hook: ChannelStreamUpdateHook | None,
+    ) -> None:
+        self._context = context
+        self._operation = operation
+        self._run_timeout = run_timeout
+        self._response_hook = response_hook
+        self._update_hook = stream_update_hook
+        self._turns: dict[RunKey, Turn] = {}
+        context.engine.register(operation, self._execute)
+
+    async def start(self, turn: Turn) -> None:
+        """Have the turn executed; its record is stored and its opening events can be read when this returns.
+
+        Raises:
+            AlreadyExists: the response id is taken.
+            RunError: the host is shutting down.
+        """
+        await turn.store.create(turn.record)
+        self._turns[turn.key] = turn
+        try:
+            # Number 0 is nobody's attempt: the first worker that begins the run takes over from it.
+            await turn.log.append(Attempt(turn.key, 0), turn.encoder.open())
+            await self._context.engine.start(self._operation, turn.key)
+        except BaseException:
+            self._turns.pop(turn.key, None)
+            await turn.log.drop(turn.key)
+            await turn.store.delete(turn.key)
+            raise
+
+    async def cancel(self, key: RunKey, *, grace: float) -> None:
+        """Stop the run, if this process has it, and see to it that its response is terminal afterwards."""
+        turn = self._turns.get(key)
+        if turn is None:
+            return
+        if await self._context.engine.cancel(key, grace=grace) and turn.encoder.is_terminal:
+            return
+        # The task never got to its first line, or it ignores its cancellation: take the right to write away from it.
+        attempt = await turn.store.begin(key)
+        self._turns.pop(key, None)
+        if attempt is not None and not turn.encoder.is_terminal:
+            turn.attempt = attempt
+            await self._finish(turn, attempt, turn.encoder.cancel())
+
+    async def _execute(self, key: RunKey) -> None:
+        turn = self._turns.get(key)
+        if turn is None:
+            return
+        attempt = turn.attempt = await turn.store.begin(key)
+        token = set_current_isolation_keys(turn.isolation)
+        try:
+            if attempt is not None:
+                await self._advance(turn, attempt)
+        except (LeaseLost, StaleWrite):
+            logger.warning("A run lost its right to write and stopped", extra={"run_id": key.run_id})
+        finally:
+            reset_current_isolation_keys(token)
+            self._turns.pop(key, None)
+
+    async def _advance(self, turn: Turn, attempt: Attempt) -> None:
+        """Run the turn from `in_progress` to its terminal state."""
+        events: Sequence[LogEntry] = turn.encoder.start()
+        if turn.record.is_background:
+            await self._save(turn, attempt, RunStatus.IN_PROGRESS)
+        await turn.log.append(attempt, events)
+        try:
+            async with asyncio.timeout(self._run_timeout) as limit:
+                events = await self._stream(turn, attempt)
+        except (LeaseLost, StaleWrite):
+            raise
+        except asyncio.CancelledError:
+            events = turn.encoder.cancel()
+        except Exception:
+            # The run boundary. What went wrong is for the log; callers learn that it went wrong.
+            logger.exception("A run failed", extra={"run_id": turn.key.run_id, "is_timeout": limit.expired()})
+            events = turn.encoder.fail(
+                message="The run exceeded its time limit." if limit.expired() else "The agent failed to answer."
+            )
+        await _uninterrupted(self._finish(turn, attempt, events))
+
+    async def _stream(self, turn: Turn, attempt: Attempt) -> Sequence[LogEntry]:
+        """Feed the target's updates to the encoder and append what it says; return the closing events."""
+        encoder, log = turn.encoder, turn.log
+        # What a stream has said cannot be taken back, so only unobserved runs wait for what the hook makes of them.
+        waits_for_hook = self._response_hook is not None and not turn.is_observed
+        async with self._context.run_stream(
+            turn.request, session=turn.session, update_hook=self._update_hook
+        ) as stream:
+            turn.used_session = stream.session
+            yielded_at = time.perf_counter()
+            async for update in stream:
+                if turn.attempt is not attempt:
+                    raise LeaseLost("Another attempt has begun.")
+                if waits_for_hook:
+                    continue
+                events = encoder.feed(update)
+                if events:
+                    await log.append(attempt, events)
+                    if time.perf_counter() - yielded_at > _LONGEST_HOLD:
+                        await asyncio.sleep(0)
+                        yielded_at = time.perf_counter()
+            if self._response_hook is not None:
+                await self._hook(self._response_hook, turn, stream.result(), replaces=waits_for_hook)
+            closing = encoder.complete()
+            if encoder.status == RunStatus.FAILED.value:
+                stream.discard_session()
+            return closing
+
+    async def _hook(
+        self, hook: ChannelResponseHook, turn: Turn, result: HostedRunResult[AgentResponse[Any]], *, replaces: bool
+    ) -> None:
+        hooked = await apply_response_hook(hook, result, request=turn.request, channel_name=turn.request.channel)
+        if replaces:
+            for update in hooked.result.to_updates():
+                turn.encoder.feed(update)
+
+    async def _finish(self, turn: Turn, attempt: Attempt, events: Sequence[LogEntry]) -> None:
+        """Store the session, then the terminal state, then tell."""
+        status = RunStatus(turn.encoder.status)
+        keeps_session = (
+            turn.record.is_stored
+            and turn.used_session is not None
+            and status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
+        )
+        if keeps_session and turn.used_session is not None:
+            await self._context.session_store.put(
+                turn.key.partition, response_session_key(turn.key.run_id), turn.used_session
+            )
+        await self._save(turn, attempt, status, has_session=keeps_session)
+        await turn.log.append(attempt, events, closes=True)
+
+    @staticmethod
+    async def _save(turn: Turn, attempt: Attempt, status: RunStatus, *, has_session: bool = False) -> None:
+        body = turn.encoder.response
+        output = body.get("output")
+        record = replace(
+            turn.record,
+            status=status,
+            body=encode_json(body),
+            output=tuple(item for item in output if isinstance(item, dict)) if isinstance(output, list) else (),
+            approvals={**turn.record.approvals, **_questions(output, turn.encoder.approvals)},
+            has_session=has_session,
+        )
+        await turn.store.save(attempt, record)
+        turn.record = record
+
+
+def _questions(output: object, request_ids: Mapping[str, str]) -> dict[str, JsonObject]:
+    """Return the approval requests in `output` with the ids under which the target will recognise their answers."""
+    items = output if isinstance(output, list) else []
+    return {item["id"]: {**item, "request_id": request_ids[item["id"]]} for item in items if item["id"] in request_ids}
+
+
+async def _uninterrupted(work: Awaitable[None]) -> None:
+    """Wait for `work` to its end, whoever cancels meanwhile: a terminal state is written once begun, or not at all."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+    task.result()

@@ -1,0 +1,48 @@
+"""What the operator of a Responses channel decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+ResponseIdFactory = Callable[[], str] | Callable[[str | None], str]
+"""Makes response ids; may take the previous response id. Ids match `[A-Za-z0-9_-]{1,256}` and never repeat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponsesSettings:
+    """The operator's choices for one channel; the defaults are safe for a host that anybody can reach.
+
+    Attributes:
+        server_calls: How calls that the server ran itself are shown: not at all, as `function_call` and
+            `function_call_output` items, or as `mcp_call` items (contract §3.6, last entry).
+        server_label: The `server_label` of `mcp_call` and `mcp_approval_request` items; the target's name by default.
+        reasoning: Whether reasoning is written as summary or as raw text.
+        hosted_tools: What to do with hosted tool types in a request: refuse, ignore, or pass to the agent's client.
+        strict_fields: Refuse unknown request fields instead of ignoring them.
+        strict_model: Refuse a `model` that is not the target's name; otherwise any name selects the only target there is.
+        error_details: Show the text of failed tool results and error contents. Never on a host that others can reach.
+        keep_alive: Seconds of silence after which a stream sends a comment; 0 disables.
+        done_marker: Append `data: [DONE]` after the terminal event (contract §3.1).
+        max_body_bytes: Largest request body; larger ones get 413 before they are read.
+        run_timeout: Seconds a run may take; `None` for no limit.
+        cancel_grace: Seconds a cancelled agent gets to stop before its right to write is taken away.
+        max_responses: How many stored responses are kept in memory.
+        max_response_age: Seconds a response is kept in memory.
+    """
+
+    server_calls: Literal["hide", "function_call", "mcp_call"] = "hide"
+    server_label: str | None = None
+    reasoning: Literal["summary", "text"] = "summary"
+    hosted_tools: Literal["reject", "ignore", "pass"] = "reject"
+    strict_fields: bool = False
+    strict_model: bool = False
+    error_details: bool = False
+    keep_alive: float = 15.0
+    done_marker: bool = False
+    max_body_bytes: int = 32 * 1024 * 1024
+    run_timeout: float | None = None
+    cancel_grace: float = 5.0
+    max_responses: int = 10_000
+    max_response_age: float = 30 * 86_400.0
