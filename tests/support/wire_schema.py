@@ -434,11 +434,43 @@ class Compaction(Item, tag="compaction"):
     created_by: OrAbsent[str] = UNSET
 
 
+class Program(Item, tag="program"):
+    call_id: CallId
+    code: str
+    fingerprint: str
+
+
+class ProgramOutput(Item, tag="program_output"):
+    call_id: CallId
+    result: str
+    status: Status
+
+
+class ToolSearchCall(Item, tag="tool_search_call"):
+    call_id: CallId
+    arguments: Free
+    execution: Literal["server", "client"]
+    status: Status
+
+
+class ToolSearchOutput(Item, tag="tool_search_output"):
+    call_id: CallId
+    tools: list[Free]
+    execution: Literal["server", "client"]
+    status: Status
+
+
+class AdditionalTools(Item, tag="additional_tools"):
+    role: str
+    tools: list[Free]
+
+
 OtherItem: TypeAlias = (
     Reasoning | FunctionCall | FunctionCallOutput | CustomToolCall | CustomToolCallOutput | McpListTools
     | McpApprovalRequest | McpApprovalResponse | McpCall | WebSearchCall | FileSearchCall | CodeInterpreterCall
     | ImageGenerationCall | ShellCall | ShellCallOutput | LocalShellCall | LocalShellCallOutput | ApplyPatchCall
-    | ApplyPatchCallOutput | ComputerCall | ComputerCallOutput | Compaction
+    | ApplyPatchCallOutput | ComputerCall | ComputerCallOutput | Compaction | Program | ProgramOutput | ToolSearchCall
+    | ToolSearchOutput | AdditionalTools
 )  # fmt: skip
 OutputItem: TypeAlias = Message | OtherItem
 StoredItem: TypeAlias = StoredMessage | OtherItem
@@ -450,7 +482,9 @@ ID_PREFIXES = {
     "file_search_call": "fs_", "code_interpreter_call": "ci_", "image_generation_call": "ig_", "shell_call": "sh_",
     "shell_call_output": "sho_", "local_shell_call": "lsh_", "local_shell_call_output": "lsho_",
     "apply_patch_call": "ap_", "apply_patch_call_output": "apo_", "computer_call": "cu_",
-    "computer_call_output": "cuo_", "compaction": "cmp_",
+    "computer_call_output": "cuo_", "compaction": "cmp_", "program": "prog_",
+    # The contract names no prefix for these.
+    "program_output": "", "tool_search_call": "", "tool_search_output": "", "additional_tools": "",
 }  # fmt: skip
 
 
