@@ -146,7 +146,7 @@ def _under(channel: Channel, route: BaseRoute, prefix: str) -> Route | WebSocket
 
 
 class _RouteTable:
-    """Routes in order of precedence; refuses a route that an earlier one hides completely."""
+    """Routes in order of precedence; refuses a route with a path and a method that an earlier one has."""
 
     def __init__(self) -> None:
         self.routes: list[BaseRoute] = []
@@ -158,7 +158,7 @@ class _RouteTable:
         # "/items/{id}" and "/items/{item_id}" are the same place.
         shape = re.sub(r"\?P<\w+>", "", route.path_regex.pattern)
         for other_shape, other in self._shapes:
-            if shape == other_shape and _overlap(served, other):
+            if shape == other_shape and _hides(other, served):
                 raise ConfigurationError(
                     f"{_said(owner)} answers {served.path}, which {_said(other.owner)} answers already: "
                     "give the channel another path."
@@ -174,9 +174,9 @@ def _methods(route: Route | WebSocketRoute | Mount) -> frozenset[str]:
     return frozenset(route.methods or ()) if isinstance(route, Route) else frozenset()
 
 
-def _overlap(one: ServedRoute, other: ServedRoute) -> bool:
-    # No methods means all of them.
-    return not one.methods or not other.methods or bool(one.methods & other.methods)
+def _hides(earlier: ServedRoute, later: ServedRoute) -> bool:
+    # No methods means all of them; a later route for all of them is the fallback for what the earlier one leaves.
+    return not earlier.methods or bool(earlier.methods & later.methods)
 
 
 def _said(owner: str) -> str:
