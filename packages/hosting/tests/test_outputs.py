@@ -267,6 +267,23 @@ def test_executors_that_speak_at_once_come_out_one_after_the_other() -> None:
     assert told == [["a1"], [], [], ["a2"], [], [], ["b1", "b2"], ["b3"], ["c"], []]
 
 
+def test_an_executor_that_waits_and_speaks_again_is_heard_live_once_it_is_its_turn() -> None:
+    outputs = WorkflowOutputs(intermediate="hide")
+    events = [
+        output(delta("a1"), "a"),
+        output(delta("b1"), "b"),
+        completed("b"),
+        output(delta("b2"), "b"),
+        output(delta("c1"), "c"),
+        completed("a"),
+        output(delta("b3"), "b"),
+    ]
+
+    told = [[update.text for update in outputs.feed(event)] for event in events]
+
+    assert told == [["a1"], [], [], [], [], ["b1", "b2"], ["b3"]]
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=40),
 )

@@ -185,6 +185,7 @@ async def test_two_new_chains_start_from_the_initial_state(location: Path | None
     outputs = [await say(target, text, session) for text, session in (("a", first), ("b", second), ("c", first))]
 
     assert outputs == ["a", "b", "a c"]
+    assert first.state[SESSION_STATE_KEY]["chain"] != second.state[SESSION_STATE_KEY]["chain"]
 
 
 @pytest.mark.behaviour("A2", "F1")
