@@ -82,7 +82,7 @@ async def build_host(reference: str, *, path: str | None = None) -> AgentFramewo
             f"{reference} gives a {type(found).__name__}: it must be an agent, a workflow, a function that returns one, "
             "or an AgentFrameworkHost."
         )
-    return AgentFrameworkHost(cast("Any", found), channels=[_responses_channel(path or DEFAULT_PATH)])
+    return AgentFrameworkHost(cast("Any", found), channels=[_responses_channel(DEFAULT_PATH if path is None else path)])
 
 
 def _is_factory(found: object) -> bool:
