@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal, cast
@@ -18,6 +19,8 @@ from agent_framework import (
 
 from ..errors import ConfigurationError, TargetError
 from .base import TargetInput, bound_request_context
+
+logger = logging.getLogger(__name__)
 
 
 class AgentTarget:
@@ -57,10 +60,11 @@ class AgentTarget:
     async def _start(self, run: TargetInput, stack: AsyncExitStack) -> AsyncIterable[AgentResponseUpdate]:
         """Call the agent and return its updates; `stack` closes what has to be closed when the run ends early."""
         kwargs: dict[str, Any] = {"stream": True, "session": run.session}
-        if run.options:
-            if not self._takes_options:
-                raise ConfigurationError(f"The agent {self.name!r} takes no options; strip them in the run hook.")
+        if run.options and self._takes_options:
             kwargs["options"] = dict(run.options)
+        elif run.options:
+            # A run hook that lets everything through is legitimate; this agent has no use for options.
+            logger.warning("The agent takes no options; they are ignored", extra={"options": sorted(run.options)})
         started: object = self._agent.run(cast("Any", run.messages), **kwargs)
         # A ResponseStream is awaitable too, but awaiting it would finish it before the first update is out.
         if not isinstance(started, AsyncIterable) and isinstance(started, Awaitable):
