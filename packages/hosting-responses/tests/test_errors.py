@@ -41,8 +41,10 @@ CATALOGUE: list[tuple[str, RequestError, int, str, str | None, str | None]] = [
         "E6",
         errors.invalid_id("previous_response_id", "X!"),
         400,
-        "Invalid 'previous_response_id': 'X!'. Expected an ID that contains letters, numbers, underscores, or dashes, "
-        "but this value contained additional characters.",
+        (
+            "Invalid 'previous_response_id': 'X!'. Expected an ID that contains letters, numbers, underscores, or dashes, "
+            "but this value contained additional characters."
+        ),
         "previous_response_id",
         "invalid_value",
     ),
@@ -131,8 +133,10 @@ CATALOGUE: list[tuple[str, RequestError, int, str, str | None, str | None]] = [
         "E12d",
         errors.array_too_long("items", 20, 21),
         400,
-        "Invalid 'items': array too long. Expected an array with maximum length 20, but got an array with length 21 "
-        "instead.",
+        (
+            "Invalid 'items': array too long. Expected an array with maximum length 20, but got an array with length 21 "
+            "instead."
+        ),
         "items",
         "array_above_max_length",
     ),
@@ -140,8 +144,10 @@ CATALOGUE: list[tuple[str, RequestError, int, str, str | None, str | None]] = [
         "E12d object",
         errors.too_many_properties("metadata", 16, 17),
         400,
-        "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, but got an object "
-        "with 17 properties instead.",
+        (
+            "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, but got an object "
+            "with 17 properties instead."
+        ),
         "metadata",
         "object_above_max_properties",
     ),
@@ -182,8 +188,10 @@ CATALOGUE: list[tuple[str, RequestError, int, str, str | None, str | None]] = [
         "E18",
         errors.invalid_json(),
         400,
-        "Invalid body: failed to parse JSON value. Please check the value to ensure it is valid JSON. (Common errors "
-        "include trailing commas, missing closing brackets, missing quotation marks, etc.)",
+        (
+            "Invalid body: failed to parse JSON value. Please check the value to ensure it is valid JSON. (Common errors "
+            "include trailing commas, missing closing brackets, missing quotation marks, etc.)"
+        ),
         None,
         "invalid_json",
     ),
@@ -191,8 +199,10 @@ CATALOGUE: list[tuple[str, RequestError, int, str, str | None, str | None]] = [
         "E19",
         errors.unsupported_content_type("text/plain"),
         400,
-        "Unsupported content type: 'text/plain'. This API method only accepts 'application/json' requests, but you "
-        "specified the header 'Content-Type: text/plain'. Please try again with a supported content type.",
+        (
+            "Unsupported content type: 'text/plain'. This API method only accepts 'application/json' requests, but you "
+            "specified the header 'Content-Type: text/plain'. Please try again with a supported content type."
+        ),
         None,
         "unsupported_content_type",
     ),

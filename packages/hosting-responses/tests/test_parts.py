@@ -160,5 +160,5 @@ def test_content_is_a_string_or_an_array(read: Any, value: Any) -> None:
         ("https://example.com/data:image/png;base64,", False),
     ],
 )
-def test_a_data_url_has_a_media_type_and_is_base64(url: str, is_one: bool) -> None:  # noqa: FBT001  parametrised
+def test_a_data_url_has_a_media_type_and_is_base64(url: str, is_one: bool) -> None:
     assert is_data_url(url) is is_one

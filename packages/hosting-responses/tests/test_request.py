@@ -483,7 +483,8 @@ def judge(body: dict[str, Any]) -> RequestError | None:
         assert time.perf_counter() - started < 2
     response = new_response(request, response_id="resp_1", created_at=1, model="agent-a")
     encode_json(response)
-    Response.model_validate(response)
+    # What else a hosted tool says is between its sender and the provider that runs it.
+    Response.model_validate({**response, "tools": list(request.client_tools)})
     chat_options(request)
     items = [item for item in request.input if item["type"] not in {"item_reference", "mcp_approval_response"}]
     to_messages(items)

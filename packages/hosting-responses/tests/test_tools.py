@@ -119,14 +119,20 @@ def test_secrets_of_a_tool_are_passed_on_but_never_echoed() -> None:
         ("not a url", "<redacted>"),
         ("https://[broken", "<redacted>"),
         ("https://example.com:port/x", "<redacted>"),
-        (7, "<redacted>"),
     ],
 )
-def test_only_the_host_of_an_mcp_server_is_echoed(url: Any, shown: str) -> None:
-    tools = read({"type": "mcp", "server_label": "docs", "server_url": url, "headers": "odd"})
+def test_only_the_host_of_an_mcp_server_is_echoed(url: str, shown: str) -> None:
+    tools = read({"type": "mcp", "server_label": "docs", "server_url": url})
 
     assert tools.declared[0]["server_url"] == shown
-    assert tools.declared[0]["headers"] == "<redacted>"
+
+
+def test_what_looks_like_a_secret_is_hidden_in_tools_of_any_shape() -> None:
+    tools = read({"type": "shell", "server_url": 7, "headers": "Bearer 123", "authorization": {"key": "123"}})
+
+    assert tools.declared == (
+        {"type": "shell", "server_url": "<redacted>", "headers": "<redacted>", "authorization": "<redacted>"},
+    )
 
 
 @pytest.mark.behaviour("C6")
@@ -154,7 +160,15 @@ def test_only_the_host_of_an_mcp_server_is_echoed(url: Any, shown: str) -> None:
             "tools[0].format.definition",
             "missing_required_parameter",
         ),
+        ({**ADD, "defer_loading": 1}, "tools[0].defer_loading", "invalid_type"),
+        ({**ADD, "output_schema": []}, "tools[0].output_schema", "invalid_type"),
+        ({**CODE, "async": "no"}, "tools[0].async", "invalid_type"),
+        ({**CODE, "allowed_callers": ["nobody"]}, "tools[0].allowed_callers[0]", "invalid_value"),
         ({"type": "mcp"}, "tools[0].server_label", "missing_required_parameter"),
+        ({**MCP, "server_url": 7}, "tools[0].server_url", "invalid_type"),
+        ({**MCP, "headers": []}, "tools[0].headers", "invalid_type"),
+        ({**MCP, "headers": {"a": 1}}, "tools[0].headers.a", "invalid_type"),
+        ({**MCP, "authorization": 1}, "tools[0].authorization", "invalid_type"),
     ],
 )
 def test_a_malformed_tool_is_refused_with_its_path(tool: Any, param: str, code: str) -> None:

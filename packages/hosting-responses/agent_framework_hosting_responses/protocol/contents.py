@@ -63,8 +63,10 @@ def _part_content(part: JsonObject) -> Content:
 
 
 def _image(part: JsonObject) -> Content:
-    properties = _properties(part, content_type="input_image", image_detail=part.get("detail", "auto"))
-    properties["detail"] = part.get("detail", "auto")
+    properties = _properties(part, content_type="input_image")
+    if "detail" in part:
+        properties["openai"]["image_detail"] = part["detail"]
+        properties["detail"] = part["detail"]
     file_id = cast("str | None", part.get("file_id"))
     url = part.get("image_url")
     if not isinstance(url, str):

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agent_framework_hosting_responses.protocol import errors, fields
+from agent_framework_hosting_responses.protocol.fields import Reader
 from agent_framework_hosting_responses.protocol.json import JsonObject, JsonValue
 
 HostedToolRule: TypeAlias = Literal["reject", "ignore", "pass"]
@@ -48,6 +49,28 @@ _MAX_NAME: Final = 128
 _MODES: Final = ("none", "auto", "required")
 _FAMILIES: Final = ("web_search", "computer")
 """Types that come in dated versions; a choice may name another version than the tool."""
+
+_MORE: Final[dict[str, Reader]] = {
+    "defer_loading": fields.boolean,
+    "async": fields.boolean,
+    "output_schema": fields.mapping,
+    "allowed_callers": fields.list_of(fields.one_of("direct", "programmatic"), maximum=2),
+}
+"""Further fields of function and custom tools, kept as sent."""
+
+
+def _headers(value: JsonValue, path: str) -> JsonValue:
+    headers = fields.mapping(value, path)
+    return {name: fields.string(header, f"{path}.{name[:64]}") for name, header in headers.items()}
+
+
+_MCP: Final[dict[str, Reader]] = {
+    "server_url": fields.string,
+    "authorization": fields.string,
+    "headers": _headers,
+    "connector_id": fields.string,
+    "server_description": fields.string,
+}
 
 _CHOICE_TYPES: Final = (
     "function",
@@ -127,11 +150,11 @@ def _function(tool: JsonObject, path: str) -> JsonObject:
         read["parameters"] = fields.mapping(tool["parameters"], f"{path}.parameters")
     if "strict" in tool:
         read["strict"] = fields.boolean(tool["strict"], f"{path}.strict")
-    return {**read, **{key: member for key, member in tool.items() if key not in read}}
+    return {**read, **{key: member for key, member in _more(tool, path).items() if key not in read}}
 
 
 def _custom(tool: JsonObject, path: str) -> JsonObject:
-    read: JsonObject = {**tool, "name": _tool_name(tool, path)}
+    read: JsonObject = {**_more(tool, path), "name": _tool_name(tool, path)}
     if "description" in tool:
         fields.string(tool["description"], f"{path}.description")
     if "format" in tool:
@@ -142,6 +165,13 @@ def _custom(tool: JsonObject, path: str) -> JsonObject:
             fields.choice(fields.required(form, "syntax", where), f"{where}.syntax", ("lark", "regex"))
             fields.string(fields.required(form, "definition", where), f"{where}.definition")
     return read
+
+
+def _more(tool: JsonObject, path: str) -> JsonObject:
+    for key, read in _MORE.items():
+        if key in tool:
+            read(tool[key], f"{path}.{key}")
+    return tool
 
 
 def _tool_name(tool: JsonObject, path: str) -> str:
@@ -159,6 +189,9 @@ def _check_hosted(tool: JsonObject, kind: str, path: str, rule: HostedToolRule) 
         raise errors.unsupported_value(f"{path}.type", kind)
     if kind == "mcp":
         fields.string(fields.required(tool, "server_label", path), f"{path}.server_label", maximum=256)
+        for key, read in _MCP.items():
+            if key in tool:
+                read(tool[key], f"{path}.{key}")
 
 
 # --- Secrets -----------------------------------------------------------------------------------------------------
@@ -176,11 +209,14 @@ def redact(tool: JsonObject) -> JsonObject:
     if "authorization" in safe:
         safe["authorization"] = REDACTED
     if "headers" in safe:
-        headers = safe["headers"]
-        safe["headers"] = dict.fromkeys(headers, REDACTED) if isinstance(headers, dict) else REDACTED
+        safe["headers"] = _redact_headers(safe["headers"])
     if "server_url" in safe:
         safe["server_url"] = _redact_url(safe["server_url"])
     return safe
+
+
+def _redact_headers(headers: JsonValue) -> JsonValue:
+    return dict.fromkeys(headers, REDACTED) if isinstance(headers, dict) else REDACTED
 
 
 def _redact_url(url: JsonValue) -> str:
