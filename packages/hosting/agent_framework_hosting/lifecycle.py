@@ -85,21 +85,23 @@ class Lifecycle:
         if self.phase is Phase.READY:
             self.phase = Phase.STOPPING
 
-    async def drain(self) -> None:
-        """Turn readiness red and let the runs end; `stop` does the rest. A second call does nothing."""
+    async def drain(self, *, grace: float | None = None) -> None:
+        """Turn readiness red and let the runs end; `stop` does the rest. Once they have ended, does nothing.
+
+        `grace` replaces the host's own. May be cancelled and called again with less grace.
+        """
         self.begin_stop()
         if self._is_drained:
             return
-        self._is_drained = True
+        seconds = self._grace if grace is None else grace
         try:
             # The engine cancels what the grace period left over and waits for it; a run that ignores its cancellation
             # must not keep the process alive for ever.
-            async with asyncio.timeout(self._grace + self._drain_overrun) as limit:
-                await _attempt(lambda: self._engine.drain(self._grace), self._stop_errors)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            logger.error("Runs did not end after their cancellation", extra={"grace": self._grace})  # noqa: TRY400  no traceback to show
+            async with asyncio.timeout(seconds + self._drain_overrun):
+                await _attempt(lambda: self._engine.drain(seconds), self._stop_errors)
+        except TimeoutError:  # ours: what the engine raises is collected
+            logger.error("Runs did not end after their cancellation", extra={"grace": seconds})  # noqa: TRY400  no traceback to show
+        self._is_drained = True
 
     async def stop(self) -> None:
         """Turn readiness red, let the runs end, run every shutdown callback in reverse order.

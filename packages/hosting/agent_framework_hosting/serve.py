@@ -51,13 +51,15 @@ class DrainingServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let the runs end, then close the connections, then stop the application. A second SIGINT skips the waiting."""
+        """Let the runs end, then close the connections, then stop the application. A second SIGINT ends the waiting."""
         drain = asyncio.create_task(self._lifecycle.drain())
         # The flag is set by a signal handler, which cannot wake a task; uvicorn polls for it in the same way.
         while not drain.done() and not self.force_exit:
             await asyncio.wait({drain}, timeout=0.1)
-        if not drain.cancel():
-            await drain
+        if drain.cancel():
+            await asyncio.wait({drain})
+            # Without grace, but still before the channels stop: cancelled runs write down how they ended.
+            await self._lifecycle.drain(grace=0)
         await super().shutdown(sockets)
 
 

@@ -19,12 +19,14 @@ from agent_framework_hosting.runs.memory import MemoryRunEngine
 
 
 class RouteChannel:
+    """Has a name and a path; its contribution is given to the app directly."""
+
     def __init__(self, name: str = "chat", path: str = "/chat") -> None:
         self.name = name
         self.path = path
 
     def contribute(self, context: ChannelContext) -> ChannelContribution:
-        raise NotImplementedError  # contributions are given to the app directly
+        return ChannelContribution()
 
 
 async def show(request: Request) -> Response:

@@ -168,6 +168,33 @@ async def test_a_stop_after_a_drain_does_not_drain_again() -> None:
     assert diary.lines == ["recover", "drain 3", "stop"]
 
 
+async def test_a_drain_can_be_cut_short() -> None:
+    engine = MemoryRunEngine()
+    started = asyncio.Event()
+    ends: list[str] = []
+    lifecycle = Lifecycle(engine, on_shutdown=[lambda: ends.append("stop")], grace=600)
+
+    async def endless(key: RunKey) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.append("run")
+
+    engine.register("create", endless)
+    await lifecycle.start()
+    await engine.start("create", KEY)
+    await started.wait()
+    patient = asyncio.create_task(lifecycle.drain())
+    await asyncio.sleep(0)
+    patient.cancel()
+    await asyncio.wait({patient})
+    await asyncio.wait_for(lifecycle.drain(grace=0), 5)
+    await lifecycle.stop()
+
+    assert ends == ["run", "stop"]
+
+
 async def test_a_run_that_ignores_its_cancellation_does_not_hold_up_the_stop(caplog: pytest.LogCaptureFixture) -> None:
     engine = MemoryRunEngine()
     started, gate = asyncio.Event(), asyncio.Event()
