@@ -90,7 +90,11 @@ def test_a_hosted_tool_is_refused_ignored_or_passed_on_as_the_operator_says(kind
 
 
 def test_secrets_of_a_tool_are_passed_on_but_never_echoed() -> None:
-    container = {"type": "auto", "network_policy": {"domain_secrets": [{"domain": "d", "value": "123"}]}}
+    container = {
+        "type": "auto",
+        "file_ids": ["file-1"],
+        "network_policy": {"domain_secrets": [{"domain": "d", "value": "123"}]},
+    }
 
     tools = read(MCP, {"type": "code_interpreter", "container": container})
 
@@ -103,7 +107,7 @@ def test_secrets_of_a_tool_are_passed_on_but_never_echoed() -> None:
         },
         {
             "type": "code_interpreter",
-            "container": {"type": "auto", "network_policy": {"domain_secrets": "<redacted>"}},
+            "container": {"type": "auto", "file_ids": ["file-1"], "network_policy": {"domain_secrets": "<redacted>"}},
         },
     )
     assert tools.hosted[0] == MCP

@@ -138,14 +138,19 @@ def _read_other(given: JsonObject, kind: str, path: str) -> JsonObject:
         if key not in item and key != "id":
             read_member = spec.optional.get(key, fields.anything)
             item[key] = read_member(value, f"{path}.{key}")
-    if kind == "computer_call" and not (item.get("action") or item.get("actions")):
-        raise errors.missing_parameter(f"{path}.actions")
     for key in spec.nullable:
         item.setdefault(key, None)
-    if kind == "local_shell_call_output" and isinstance(given.get("id"), str):
+    _finish(item, given, path)
+    return item
+
+
+def _finish(item: JsonObject, given: JsonObject, path: str) -> None:
+    """Apply the rules that hold for one kind only."""
+    if item["type"] == "computer_call" and not (item.get("action") or item.get("actions")):
+        raise errors.missing_parameter(f"{path}.actions")
+    if item["type"] == "local_shell_call_output" and "id" in given:
         # The wire's `id` of this one item names the call it answers; our items need ids of their own.
         item.setdefault("call_id", given["id"])
-    return item
 
 
 def _typed_texts(kind: str) -> Reader:

@@ -250,7 +250,9 @@ def parse_request(
     Source: contract §1.1, §1.2, §1.8.
     """
     given = fields.without_nulls(body)
-    _check_types(given, strict=strict)
+    if strict:
+        _check_known(given)
+    _check_types(given)
     echo: JsonObject = {
         name: read(given[name], name) if name in given else default for name, (read, default) in _OPTIONS.items()
     }
@@ -267,29 +269,28 @@ def parse_request(
     if conversation_id is not None:
         echo["conversation"] = {"id": conversation_id}
     items = parse_input(given.get("input", []), new_id=new_id)
-    if previous_response_id is not None and conversation_id is not None:
-        raise errors.mutually_exclusive()
-    if not items and previous_response_id is None and conversation_id is None:
-        raise errors.missing_input()
+    _check_context(items, previous_response_id, conversation_id)
     return _build(body, given, echo=echo, tools=tools, items=items, conversation_id=conversation_id)
 
 
-def _check_types(given: JsonObject, *, strict: bool) -> None:
-    if strict:
-        for name in given:
-            if name not in _TYPES and name not in _IGNORED and name not in _REFUSED:
-                raise errors.unknown_parameter(name)
+def _check_known(given: JsonObject) -> None:
+    for name in given:
+        if name not in _TYPES and name not in _IGNORED and name not in _REFUSED:
+            raise errors.unknown_parameter(name)
+
+
+def _check_types(given: JsonObject) -> None:
     for name, expected in _TYPES.items():
-        value = given.get(name)
-        if value is None:
-            continue
-        accepted = _ACCEPTED[expected]
-        # In Python a boolean is an integer; in JSON it is not.
-        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-            raise errors.invalid_type(name, expected, value)
+        if name in given and not _is_a(given[name], _ACCEPTED[expected]):
+            raise errors.invalid_type(name, expected, given[name])
     for name in _REFUSED:
         if name in given:
             raise errors.unsupported_parameter(name)
+
+
+def _is_a(value: JsonValue, accepted: tuple[type, ...]) -> bool:
+    # In Python a boolean is an integer; in JSON it is not.
+    return isinstance(value, accepted) and (not isinstance(value, bool) or bool in accepted)
 
 
 def _read_metadata(value: JsonValue) -> dict[str, str]:
@@ -322,6 +323,13 @@ def _read_context(given: JsonObject) -> tuple[str | None, str | None]:
     elif isinstance(value, dict):
         conversation = fields.identifier(fields.required(value, "id", "conversation"), "conversation.id")
     return previous, conversation
+
+
+def _check_context(items: tuple[JsonObject, ...], previous: str | None, conversation: str | None) -> None:
+    if previous is not None and conversation is not None:
+        raise errors.mutually_exclusive()
+    if not items and previous is None and conversation is None:
+        raise errors.missing_input()
 
 
 def _read_include(value: JsonValue) -> frozenset[str]:
