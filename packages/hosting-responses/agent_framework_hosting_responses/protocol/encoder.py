@@ -10,21 +10,21 @@ Source: contract §2, §3.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from agent_framework import AgentResponseUpdate
+from agent_framework import AgentResponseUpdate, Content
 
 from .errors import EncoderStateError
 from .events import DeltaRun, Event, EventWriter
 from .ids import IdFactory, new_id
 from .items.draft import RUN_FAILED, Draft, Failure
 from .items.function_call import close_calls, write_undecided_calls
+from .items.prose import replacing
 from .items.raw import write_raw_event
 from .items.settings import EncoderOptions
 from .items.source import member
 from .items.table import write_content
-from .items.text import replacing
 from .json import JsonObject, JsonValue, encode_json
 from .usage import UsageMeter
 
@@ -33,6 +33,8 @@ _FAILED_FINISH: Final = frozenset({"error", "failed"})
 _TERMINAL: Final = frozenset({"completed", "incomplete", "failed", "cancelled"})
 # Updates in these roles repeat what went in; an answer is the assistant's or a tool's.
 _INPUT_ROLES: Final = frozenset({"user", "system", "developer"})
+# Properties of a text that make it more than a delta: refusal markers and the phase.
+_MARKS: Final = frozenset({"core", "model_output_kind", "phase"})
 
 
 def _now() -> int:
@@ -118,7 +120,7 @@ class ResponseEncoder:
     def feed(self, update: AgentResponseUpdate) -> list[Event]:
         """Write one update of the run."""
         run = self._run
-        if run is not None and (text := self._plain_text(update)):
+        if run is not None and self._is_plain(update) and (text := _plain_text(update.contents)):
             run.append(text)
             return self._writer.take()
         return self._feed(update)
@@ -157,26 +159,16 @@ class ResponseEncoder:
         self._end("cancelled", usage=None)
         return self._writer.take()
 
-    def _plain_text(self, update: AgentResponseUpdate) -> str | None:
-        """Return the text of an update that is nothing but a further delta of the open part."""
-        contents = update.contents
-        if (
-            len(contents) != 1
-            or update.finish_reason is not None
-            or update.merge_mode == "replace"
-            or (update.message_id is not None and update.message_id != self._message_id)
-            or (update.role is not None and update.role != self._role)
-            or (update.author_name is not None and update.author_name != self._author)
-            or update.additional_properties
-        ):
-            return None
-        content = contents[0]
-        if content.type != "text" or content.merge_mode == "replace" or content.annotations:
-            return None
-        properties = content.additional_properties
-        if properties and ("core" in properties or "model_output_kind" in properties or "phase" in properties):
-            return None
-        return content.text
+    def _is_plain(self, update: AgentResponseUpdate) -> bool:
+        """Tell whether `update` goes on with the open message and says nothing besides its contents."""
+        return (
+            (update.message_id is None or update.message_id == self._message_id)
+            and (update.role is None or update.role == self._role)
+            and (update.author_name is None or update.author_name == self._author)
+            and update.finish_reason is None
+            and update.merge_mode != "replace"
+            and not (update.additional_properties and "phase" in update.additional_properties)
+        )
 
     def _feed(self, update: AgentResponseUpdate) -> list[Event]:
         self._require_running("feed()")
@@ -193,9 +185,9 @@ class ResponseEncoder:
 
     def _begin_message(self, update: AgentResponseUpdate) -> None:
         is_new = (
-            bool(update.message_id and self._message_id and update.message_id != self._message_id)
-            or bool(update.author_name and self._author and update.author_name != self._author)
-            or bool(update.role and update.role != self._role)
+            _differs(update.message_id, self._message_id)
+            or _differs(update.author_name, self._author)
+            or _differs(update.role, self._role)
         )
         if is_new:
             self._end_message("completed")
@@ -275,6 +267,21 @@ class ResponseEncoder:
     def _require_alive(self, method: str) -> None:
         if not self._is_open or self.is_terminal:
             raise EncoderStateError(f"{method} belongs between open() and the end.")
+
+
+def _differs(value: str | None, current: str | None) -> bool:
+    return bool(value and current and value != current)
+
+
+def _plain_text(contents: Sequence[Content]) -> str | None:
+    """Return the text of the only content, if it is nothing but a further delta."""
+    if len(contents) != 1:
+        return None
+    content = contents[0]
+    if content.type != "text" or content.merge_mode == "replace" or content.annotations:
+        return None
+    properties = content.additional_properties
+    return None if properties and not _MARKS.isdisjoint(properties) else content.text
 
 
 def _raw_event(update: AgentResponseUpdate) -> object:

@@ -51,9 +51,7 @@ class CodeInterpreterItem(HostedItem):
     def conclude(self, item: JsonObject) -> JsonObject:
         """Finish the code and tell that it ran."""
         self.write_code(item.get("code"), replaces=True)
-        code = item.get("code") if self._run is None else self._run.text
-        if self._run is not None:
-            self.output.writer.emit("response.code_interpreter_call_code.done", {**self.place, "code": code})
+        code = self._finish_code(item.get("code"))
         if item.get("status") == "completed":
             self.progress("interpreting")
             self.progress("completed")
@@ -61,8 +59,14 @@ class CodeInterpreterItem(HostedItem):
 
     def broken(self) -> JsonObject:
         """Return the call with the code that was written."""
-        code = self._run.text if self._run is not None else ""
-        return {**self.item, "status": "incomplete", "code": code}
+        return {**self.item, "status": "incomplete", "code": self._finish_code("")}
+
+    def _finish_code(self, given: JsonValue) -> JsonValue:
+        if self._run is None:
+            return given
+        code = self._run.text
+        self.output.writer.emit("response.code_interpreter_call_code.done", {**self.place, "code": code})
+        return code
 
 
 def write_code_interpreter_call(draft: Draft, content: Content) -> None:

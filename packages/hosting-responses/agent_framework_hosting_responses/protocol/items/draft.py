@@ -21,6 +21,7 @@ from .message import MessageItem
 from .output import Output
 from .reasoning import ReasoningItem
 from .settings import EncoderOptions
+from .shell_calls import ShellCalls
 
 ERROR_NOTICE: Final = "An error occurred."
 """Stands for an error that the run went on after."""
@@ -77,7 +78,7 @@ class Draft:
         self.approvals: dict[str, str] = {}
         self.message: MessageItem | None = None
         self.failure: Failure | None = None
-        self.shell_call_id: str | None = None
+        self.shell = ShellCalls(self.calls)
         self.closed_reasoning: set[str] = set()
         self._reasoning: ReasoningItem | None = None
         self._phase: str | None = None
@@ -152,11 +153,11 @@ class Draft:
         """Write media as a text part of its own: a Markdown link, with an annotation that names the target."""
         target = content.uri or content.file_id or ""
         name = content.name or content.file_id or content.media_type or "link"
-        is_image = (content.media_type or "").startswith("image")
-        text = f"{'!' if is_image else ''}[{name}]({target})"
+        mark = "!" if (content.media_type or "").startswith("image") else ""
+        text = f"{mark}[{name}]({target})"
         annotations: list[JsonObject] = []
-        if content.uri is None and content.file_id:
-            annotations = [{"type": "file_path", "file_id": content.file_id, "index": 0}]
+        if content.type == "hosted_file":
+            annotations = [{"type": "file_path", "file_id": target, "index": 0}]
         elif content.type == "uri":
             annotations = [
                 {"type": "url_citation", "url": target, "title": name, "start_index": 0, "end_index": len(text)}
@@ -172,10 +173,6 @@ class Draft:
             message=message if message and self.options.error_details else RUN_FAILED,
             notice=message if message and self.options.error_details else ERROR_NOTICE,
         )
-
-    def claim_shell_output(self, call_id: str | None) -> str:
-        """Return the `call_id` of a shell output: its own, that of the last shell call, or a new one."""
-        return call_id or self.shell_call_id or self.calls.claim_call_id("")
 
     def _forgive(self) -> None:
         failure = self.failure

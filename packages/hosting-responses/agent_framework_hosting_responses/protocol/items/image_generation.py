@@ -64,10 +64,14 @@ def write_image_result(draft: Draft, content: Content) -> None:
         return
     outputs = content.outputs if isinstance(content.outputs, list) else [content.outputs]
     images = [output for output in outputs if isinstance(output, Content)]
-    if images and all(image.additional_properties.get("is_partial_image") for image in images):
-        for image in images:
-            _write_partial(draft, content, image)
-        return
+    partial = [image for image in images if image.additional_properties.get("is_partial_image")]
+    for image in partial:
+        _write_partial(draft, content, image)
+    if not partial:
+        _write_final(draft, content, images)
+
+
+def _write_final(draft: Draft, content: Content, images: list[Content]) -> None:
     inline = [image for image in images if base64_of(image)]
     draft.hosted.end(content.image_id, _result(inline[0] if inline else None), ImageGenerationItem)
     for image in inline[1:]:

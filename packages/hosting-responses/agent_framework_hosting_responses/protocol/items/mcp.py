@@ -110,9 +110,9 @@ def write_approval_request(draft: Draft, content: Content) -> None:
     draft.before_output()
     draft.calls.absorb(call)
     raw = responses_item(call.raw_representation)
-    wanted = raw.get("id") if raw is not None and raw["type"] == "mcp_approval_request" else None
-    item_id = draft.output.claim_id("mcp_approval_request", wanted)
-    draft.approvals[item_id] = content.id or call.id or call.call_id or ""
+    is_upstream = raw is not None and raw["type"] == "mcp_approval_request"
+    item_id = draft.output.claim_id("mcp_approval_request", raw.get("id") if raw and is_upstream else None)
+    draft.approvals[item_id] = _request_id(content, call)
     draft.output.write(
         {
             "id": item_id,
@@ -122,6 +122,10 @@ def write_approval_request(draft: Draft, content: Content) -> None:
             "arguments": _arguments(call) or "{}",
         }
     )
+
+
+def _request_id(content: Content, call: Content) -> str:
+    return content.id or call.id or call.call_id or ""
 
 
 def _call(name: str, arguments: str, server_label: str) -> JsonObject:

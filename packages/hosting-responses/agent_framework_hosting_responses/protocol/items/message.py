@@ -65,10 +65,11 @@ class MessageItem:
 
     def annotate(self, annotations: list[JsonObject]) -> None:
         """Attach annotations to the open text part; a message without one gets an empty part."""
-        if not annotations:
-            return
         self.open_part(refusal=False)
         for annotation in annotations:
+            if annotation in self._annotations:
+                # The framework tells some annotations once as they come and once more with their part.
+                continue
             self._output.writer.emit(
                 "response.output_text.annotation.added",
                 {

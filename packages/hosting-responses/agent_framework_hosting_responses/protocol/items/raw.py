@@ -11,6 +11,7 @@ from typing import Final
 from agent_framework_hosting_responses.protocol.json import JsonObject
 
 from .code_interpreter import CodeInterpreterItem
+from .custom_tool import CustomToolItem
 from .draft import Draft
 from .hosted import HostedItem
 from .image_generation import ImageGenerationItem
@@ -21,6 +22,7 @@ from .source import member, responses_item
 
 WRITERS: Final[Mapping[str, type[HostedItem]]] = {
     "code_interpreter_call": CodeInterpreterItem,
+    "custom_tool_call": CustomToolItem,
     "file_search_call": FileSearchItem,
     "image_generation_call": ImageGenerationItem,
     "mcp_call": McpCallItem,
@@ -36,7 +38,6 @@ _BY_CONTENT: Final = frozenset(
     {
         "computer_call",
         "computer_call_output",
-        "custom_tool_call",
         "function_call",
         "function_call_output",
         "local_shell_call",
@@ -58,20 +59,25 @@ def write_raw_item(draft: Draft, item: JsonObject) -> None:
 
 def write_raw_event(draft: Draft, raw: object) -> None:
     """Write what a raw stream event says beyond its contents: where items begin and end."""
-    kind = member(raw, "type")
-    if kind not in {"response.output_item.added", "response.output_item.done"}:
-        return
-    raw_item = member(raw, "item")
+    match member(raw, "type"):
+        case "response.output_item.added":
+            _write_item_event(draft, member(raw, "item"), is_done=False)
+        case "response.output_item.done":
+            _write_item_event(draft, member(raw, "item"), is_done=True)
+        case "response.custom_tool_call_input.delta":
+            opened = draft.hosted.get("custom_tool_call", member(raw, "item_id"))
+            if isinstance(opened, CustomToolItem):
+                opened.append(str(member(raw, "delta") or ""))
+
+
+def _write_item_event(draft: Draft, raw_item: object, *, is_done: bool) -> None:
     item_type = member(raw_item, "type")
-    is_done = kind == "response.output_item.done"
     if item_type == "message":
         _write_message_edge(draft, raw_item, is_done=is_done)
         return
     if item_type == "reasoning" and is_done:
         draft.end_reasoning()
-    if item_type in _BY_CONTENT:
-        return
-    item = responses_item(raw_item)
+    item = None if item_type in _BY_CONTENT else responses_item(raw_item)
     if item is None:
         return
     if is_done:

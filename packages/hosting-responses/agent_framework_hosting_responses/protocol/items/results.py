@@ -5,7 +5,7 @@ The text of an exception stays inside unless the operator wants details. Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from agent_framework import Content
@@ -21,14 +21,12 @@ _FAILED: Final = frozenset({"error", "failed", "incomplete"})
 
 def is_failure(content: Content) -> bool:
     """Tell whether a result content reports a failed tool."""
-    if content.exception is not None or content.status in _FAILED:
-        return True
-    output = content.output
-    if isinstance(output, Mapping) and bool(output.get("isError") or output.get("is_error")):
-        return True
-    if isinstance(output, Sequence) and any(isinstance(part, Content) and part.type == "error" for part in output):
-        return True
-    return bool(content.additional_properties.get("is_error") or content.additional_properties.get("isError"))
+    return (
+        content.exception is not None
+        or content.status in _FAILED
+        or _is_marked(content.additional_properties)
+        or _is_error_output(content.output)
+    )
 
 
 def failure_text(text: str | None, *, details: bool) -> str:
@@ -48,26 +46,33 @@ def result_output(content: Content, *, details: bool) -> JsonValue:
 
 def result_text(value: object) -> str:
     """Return any tool output as text: contents by their text, everything else as JSON."""
-    if value is None:
-        return ""
     if isinstance(value, str):
         return value
     if isinstance(value, Content):
         return value.text or value.uri or value.file_id or ""
-    if isinstance(value, Sequence) and not isinstance(value, bytes) and any(isinstance(v, Content) for v in value):
-        return "\n".join(result_text(item) for item in value)
-    return json_text(value)
+    if isinstance(value, list | tuple) and any(isinstance(item, Content) for item in value):
+        return "\n".join(map(result_text, value))
+    return "" if value is None else json_text(value)
+
+
+def _is_error_output(output: object) -> bool:
+    if isinstance(output, Mapping):
+        return _is_marked(output)
+    return isinstance(output, list | tuple) and any(isinstance(it, Content) and it.type == "error" for it in output)
+
+
+def _is_marked(fields: Mapping[str, object]) -> bool:
+    return bool(fields.get("is_error") or fields.get("isError"))
 
 
 def _part(item: Content) -> JsonObject:
-    if item.type == "data" and item.uri and item.has_top_level_media_type("image"):
-        return {"type": "input_image", "image_url": item.uri, "detail": "auto"}
-    if item.type == "data" and item.uri:
-        return {"type": "input_file", "file_data": item.uri, "filename": item.name or "file"}
-    if item.type == "uri" and item.uri and item.media_type and item.has_top_level_media_type("image"):
-        return {"type": "input_image", "image_url": item.uri, "detail": "auto"}
-    if item.type == "uri" and item.uri:
-        return {"type": "input_file", "file_url": item.uri}
+    is_image = (item.media_type or "").startswith("image")
     if item.type == "hosted_file" and item.file_id:
         return {"type": "input_file", "file_id": item.file_id}
-    return {"type": "input_text", "text": result_text(item)}
+    if item.type not in {"data", "uri"} or not item.uri:
+        return {"type": "input_text", "text": result_text(item)}
+    if is_image:
+        return {"type": "input_image", "image_url": item.uri, "detail": "auto"}
+    if item.type == "data":
+        return {"type": "input_file", "file_data": item.uri, "filename": item.name or "file"}
+    return {"type": "input_file", "file_url": item.uri}

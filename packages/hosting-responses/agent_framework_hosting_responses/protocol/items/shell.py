@@ -74,7 +74,6 @@ def write_shell_call(draft: Draft, content: Content) -> None:
     """Write a shell call, whole: the framework reports it when its commands are known."""
     item = responses_item(content.raw_representation)
     draft.before_output()
-    draft.shell_call_id = content.call_id or draft.calls.claim_call_id("")
     if item is not None and item["type"] in {"shell_call", "local_shell_call"}:
         writer = ShellCallItem if item["type"] == "shell_call" else HostedItem
         draft.hosted.end(str(item.get("id") or content.call_id), {"status": "completed", **item}, writer)
@@ -83,7 +82,7 @@ def write_shell_call(draft: Draft, content: Content) -> None:
     call: JsonObject = {
         "type": "shell_call",
         "status": "completed",
-        "call_id": draft.calls.claim_call_id(draft.shell_call_id),
+        "call_id": draft.shell.claim(content.call_id),
         "action": {
             "commands": commands,
             "timeout_ms": content.timeout_ms,
@@ -116,7 +115,7 @@ def _write_outputs(draft: Draft, content: Content, outputs: list[Content]) -> No
     item: JsonObject = {
         "type": "shell_call_output",
         "status": "completed",
-        "call_id": draft.claim_shell_output(content.call_id),
+        "call_id": draft.shell.answer(content.call_id),
         "max_output_length": content.max_output_length,
         "output": rendered,
     }

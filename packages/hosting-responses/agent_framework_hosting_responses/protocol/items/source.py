@@ -72,13 +72,7 @@ def responses_item(raw: object) -> JsonObject | None:
     fields = _fields(raw)
     if fields is None or not isinstance(fields.get("id"), str | None):
         return None
-    nullable = NULLABLE.get(item_type, ())
-    item = {name: value for name, value in fields.items() if value is not None or name in nullable}
-    for name in nullable:
-        item.setdefault(name, None)
-    if item_type == "web_search_call" and isinstance(action := item.get("action"), dict):
-        item["action"] = {name: value for name, value in action.items() if value is not None}
-    return item
+    return _without_nulls(item_type, fields)
 
 
 def visible(item: JsonObject, include: frozenset[str]) -> JsonObject:
@@ -96,6 +90,17 @@ def visible(item: JsonObject, include: frozenset[str]) -> JsonObject:
         and "sources" in action
     ):
         return {**item, "action": {name: value for name, value in action.items() if name != "sources"}}
+    return item
+
+
+def _without_nulls(item_type: str, fields: JsonObject) -> JsonObject:
+    nullable = NULLABLE.get(item_type, ())
+    item = {name: value for name, value in fields.items() if value is not None or name in nullable}
+    for name in nullable:
+        item.setdefault(name, None)
+    action = item.get("action")
+    if item_type == "web_search_call" and isinstance(action, dict):
+        item["action"] = {name: value for name, value in action.items() if value is not None}
     return item
 
 

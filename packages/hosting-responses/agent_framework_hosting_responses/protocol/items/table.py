@@ -19,18 +19,10 @@ from .draft import Draft
 from .function_call import write_function_call, write_function_result
 from .image_generation import write_image_call, write_image_result
 from .mcp import write_approval_request, write_mcp_call, write_mcp_result
+from .media import ignore, write_consent_request, write_data, write_error, write_link, write_unknown
+from .prose import write_reasoning, write_text
 from .search import write_search_call, write_search_result
 from .shell import write_command_output, write_shell_call, write_shell_result
-from .text import (
-    ignore,
-    write_consent_request,
-    write_data,
-    write_error,
-    write_link,
-    write_reasoning,
-    write_text,
-    write_unknown,
-)
 
 Rule: TypeAlias = Callable[[Draft, Content], None]
 """Writes one content into the answer."""

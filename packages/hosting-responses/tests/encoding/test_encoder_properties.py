@@ -1,0 +1,217 @@
+"""Whatever an agent yields, the official client accepts the stream and the rules of the wire hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from agent_framework import AgentResponseUpdate, Content
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+TEXTS = st.one_of(
+    st.sampled_from(["", "a", "ab", "abc", " ", "\u2028", "😀", "x\r\ny"]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+)
+IDS = st.sampled_from(["c1", "c2", "c3", ""])
+NAMES = st.sampled_from(["client", "custom", "server", "other", ""])
+ARGUMENTS = st.one_of(st.none(), st.sampled_from(["", "{", "}", '{"a":1}', '{"input":"x"}', "free"]), st.just({"a": 1}))
+MODES = st.sampled_from([None, "append", "replace"])
+PNG = "data:image/png;base64,iVBORw0KGgo="
+
+ANNOTATIONS = st.one_of(
+    st.none(),
+    st.just([{"type": "citation", "url": "https://a.b", "title": "t"}]),
+    st.just([{"type": "citation", "file_id": "f"}]),
+    st.just([{"type": "citation", "snippet": "s"}]),
+)
+PROPERTIES = st.sampled_from(
+    [
+        None,
+        {"core": {"model_output_kind": "refusal"}},
+        {"phase": "commentary"},
+        {"phase": "final_answer"},
+        {"reasoning_text": True},
+    ]
+)
+RESULTS = st.one_of(TEXTS, st.just({"a": 1}), st.just([Content.from_text("r"), Content.from_uri(PNG)]))
+
+TEXT = st.builds(Content.from_text, TEXTS, merge_mode=MODES, annotations=ANNOTATIONS, additional_properties=PROPERTIES)
+REASONING = st.builds(
+    Content.from_text_reasoning,
+    id=st.sampled_from([None, "rs_a", "rs_b"]),
+    text=TEXTS,
+    protected_data=st.sampled_from([None, "secret"]),
+    merge_mode=MODES,
+    additional_properties=PROPERTIES,
+)
+CALL = st.builds(
+    Content.from_function_call,
+    IDS,
+    NAMES,
+    arguments=ARGUMENTS,
+    id=st.sampled_from([None, None, "i1", "i2"]),
+    merge_mode=MODES,
+    hosted=st.sampled_from([None, None, None, True]),
+)
+
+
+def _paused(call: Content) -> Content:
+    call.user_input_request = True
+    return call
+
+
+PAUSE = st.builds(_paused, CALL)
+RESULT = st.builds(
+    Content.from_function_result, IDS, result=RESULTS, exception=st.sampled_from([None, None, "Boom: secret"])
+)
+APPROVAL = st.builds(
+    lambda call_id, name: Content.from_function_approval_request(
+        call_id or "a", Content.from_function_call(call_id, name, id=call_id or "a", arguments='{"a":1}')
+    ),
+    IDS,
+    NAMES,
+)
+MEDIA = st.sampled_from(
+    [
+        Content.from_uri(PNG),
+        Content.from_data(b"x", "audio/wav"),
+        Content.from_uri("https://a.b/c.png", media_type="image/png"),
+        Content.from_hosted_file("file_1", name="a.txt"),
+        Content.from_hosted_vector_store("vs_1"),
+        Content.from_oauth_consent_request("https://a.b/consent"),
+        Content.from_error(message="secret", error_code="E1"),
+        Content.from_usage({"input_token_count": 1, "other": 2}),  # type: ignore[typeddict-unknown-key]
+    ]
+)
+HOSTED = st.one_of(
+    st.builds(
+        lambda i, t, a: Content.from_search_tool_call(i, tool_name=t, arguments=a),
+        IDS,
+        st.sampled_from(["web_search", "file_search"]),
+        st.sampled_from([None, '{"query":"q"}', {"queries": ["a", "b"]}, "words"]),
+    ),
+    st.builds(
+        lambda i, t, r: Content.from_search_tool_result(i, tool_name=t, result=r),
+        IDS,
+        st.sampled_from(["web_search", "file_search"]),
+        st.sampled_from([None, {"results": [{"file_id": "f", "score": 0.5}]}, "text"]),
+    ),
+    st.builds(lambda i, a: Content.from_mcp_server_tool_call(i, "tool", arguments=a), IDS, ARGUMENTS),
+    st.builds(lambda i, o: Content.from_mcp_server_tool_result(i, output=o), IDS, RESULTS),
+    st.builds(
+        lambda i, t, m: Content.from_code_interpreter_tool_call(call_id=i, inputs=[Content.from_text(t)], merge_mode=m),
+        IDS,
+        TEXTS,
+        MODES,
+    ),
+    st.builds(
+        lambda i, o: Content.from_code_interpreter_tool_result(call_id=i, outputs=o),
+        IDS,
+        st.sampled_from([None, [Content.from_text("log"), Content.from_uri(PNG)]]),
+    ),
+    st.builds(lambda i: Content.from_image_generation_tool_call(image_id=i), IDS),
+    st.builds(
+        lambda i, o: Content.from_image_generation_tool_result(image_id=i, outputs=o),
+        IDS,
+        st.sampled_from(
+            [
+                None,
+                Content.from_uri(PNG),
+                [Content.from_uri(PNG), Content.from_uri(PNG)],
+                Content.from_uri("https://a.b/c.png", media_type="image/png"),
+                Content.from_uri(PNG, additional_properties={"is_partial_image": True, "partial_image_index": 0}),
+            ]
+        ),
+    ),
+    st.builds(
+        lambda i, c: Content.from_shell_tool_call(call_id=i, commands=c), IDS, st.sampled_from([None, ["ls", ""]])
+    ),
+    st.builds(
+        lambda i: Content.from_shell_tool_result(
+            call_id=i, outputs=[Content.from_shell_command_output(stdout="a", exit_code=0)]
+        ),
+        IDS,
+    ),
+    st.just(Content.from_shell_command_output(stderr="b", timed_out=True)),
+    st.just(Content("novel", text="text of the future")),  # type: ignore[arg-type]
+    st.just(Content("novel")),  # type: ignore[arg-type]
+)
+CONTENTS = st.one_of(TEXT, TEXT, REASONING, CALL, PAUSE, RESULT, APPROVAL, MEDIA, HOSTED)
+UPDATES = st.builds(
+    AgentResponseUpdate,
+    contents=st.lists(CONTENTS, max_size=3),
+    role=st.sampled_from([None, "assistant", "assistant", "assistant", "tool", "user"]),
+    message_id=st.sampled_from([None, None, "m1", "m2"]),
+    author_name=st.sampled_from([None, None, "a", "b"]),
+    merge_mode=st.sampled_from([None, None, None, "append", "replace"]),
+    finish_reason=st.sampled_from([None, None, None, "stop", "length", "content_filter", "tool_calls", "error"]),
+)
+OPTIONS = st.fixed_dictionaries(
+    {
+        "client_tools": st.just(frozenset({"client"})),
+        "custom_tools": st.just(frozenset({"custom"})),
+        "server_tools": st.just(frozenset({"server"})),
+        "allowed_tools": st.sampled_from([None, frozenset({"custom"})]),
+        "server_calls": st.sampled_from(["hide", "function_call", "mcp_call"]),
+        "reasoning": st.sampled_from(["summary", "text"]),
+        "include": st.sampled_from(
+            [
+                frozenset(),
+                frozenset({"reasoning.encrypted_content", "file_search_call.results", "code_interpreter_call.outputs"}),
+            ]
+        ),
+        "error_details": st.booleans(),
+    }
+)
+
+
+@pytest.mark.behaviour("B1", "B3", "B5", "B14")
+@SETTINGS
+@given(
+    updates=st.lists(UPDATES, max_size=12),
+    ending=st.sampled_from(["complete", "complete", "complete", "fail", "cancel"]),
+    options=OPTIONS,
+)
+def test_any_run_gives_a_stream_that_the_official_client_accepts(
+    updates: list[AgentResponseUpdate], ending: str, options: dict[str, Any], encode: Callable[..., Any]
+) -> None:
+    encoded = encode(*updates, ending=ending, **options)
+
+    assert encoded.encoder.is_terminal
+    if not options["error_details"]:
+        assert "secret" not in str(encoded.events).replace("'encrypted_content': 'secret'", "")
+
+
+@pytest.mark.behaviour("B1")
+@SETTINGS
+@given(
+    updates=st.lists(UPDATES, max_size=12),
+    ending=st.sampled_from(["complete", "complete", "fail", "cancel"]),
+    options=OPTIONS,
+)
+def test_the_one_shot_answer_is_the_answer_of_the_stream(
+    updates: list[AgentResponseUpdate], ending: str, options: dict[str, Any], encode_only: Callable[..., Any]
+) -> None:
+    streamed = encode_only(*updates, ending=ending, **options)
+    one_shot = encode_only(*updates, ending=ending, events=False, **options)
+
+    assert one_shot.events == []
+    assert one_shot.response == streamed.response
+
+
+@pytest.mark.behaviour("B15")
+@SETTINGS
+@given(updates=st.lists(st.builds(AgentResponseUpdate, contents=st.lists(TEXT, max_size=3)), max_size=12))
+def test_no_text_waits_for_a_later_update(updates: list[AgentResponseUpdate], encode_only: Callable[..., Any]) -> None:
+    for end in range(len(updates) + 1):
+        cut = encode_only(*updates[:end])
+        whole = encode_only(*updates)
+
+        sent_by_then = cut.deltas() + cut.deltas("refusal")
+        sent_in_all = whole.deltas() + whole.deltas("refusal")
+        assert len(sent_by_then) <= len(sent_in_all)
+        assert cut.deltas() == whole.deltas()[: len(cut.deltas())]
