@@ -63,14 +63,15 @@ class History:
             raise errors.conversation_not_found(request.conversation_id)
         if request.previous_response_id is None:
             resolved = _resolve_references(request.input, ())
-            check_pairing(resolved, (), must_answer=())
+            check_pairing(resolved, (), must_answer=(), asked=())
             return Continuation(input=resolved)
         previous = await self._previous(request.previous_response_id, partition)
         context = previous.items
         resolved = _resolve_references(request.input, context)
         # Only what a finished response asked for has to be answered: a failed turn must not block its chain.
         is_finished = previous.status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
-        check_pairing(resolved, context, must_answer=previous.output if is_finished else ())
+        must_answer = previous.output if is_finished else ()
+        check_pairing(resolved, context, must_answer=must_answer, asked=previous.approvals)
         session, known = await self._session(previous)
         return Continuation(
             context=context,

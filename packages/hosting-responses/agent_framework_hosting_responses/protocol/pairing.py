@@ -5,7 +5,7 @@ Source: contract §1.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, TypeAlias
 
 from . import errors
@@ -22,11 +22,17 @@ CallKey: TypeAlias = tuple[str, JsonValue]
 
 
 def check_pairing(
-    items: Sequence[JsonObject], context: Sequence[JsonObject], *, must_answer: Sequence[JsonObject]
+    items: Sequence[JsonObject],
+    context: Sequence[JsonObject],
+    *,
+    must_answer: Sequence[JsonObject],
+    asked: Collection[str],
 ) -> None:
     """Check that the request's own `items` fit the `context` before them.
 
     `must_answer` are the items of the previous response, if that response finished: what they ask for has to be answered.
+    `asked` are the ids of the approval requests that the server itself has put out in this context. An approval request
+    that the caller replays is not among them: whoever writes the question must not be able to answer it too.
 
     Raises:
         RequestError: an output without a call, an answer nobody asked for or a second one, or an unanswered call.
@@ -36,7 +42,7 @@ def check_pairing(
         answered = _answered_call(item)
         if answered is not None and answered not in calls:
             raise errors.call_not_found(str(item.get("call_id")))
-    _check_approvals(items, context)
+    _check_approvals(items, context, asked=asked)
     answers = _answered_calls((*context, *items))
     for item in must_answer:
         call = _call(item)
@@ -50,8 +56,7 @@ def without_unanswered_calls(items: Sequence[JsonObject], following: Sequence[Js
     return tuple(item for item in items if (call := _call(item)) is None or call in answers)
 
 
-def _check_approvals(items: Sequence[JsonObject], context: Sequence[JsonObject]) -> None:
-    asked = {item.get("id") for item in (*context, *items) if item.get("type") == "mcp_approval_request"}
+def _check_approvals(items: Sequence[JsonObject], context: Sequence[JsonObject], *, asked: Collection[str]) -> None:
     answered = {item.get("approval_request_id") for item in context if item.get("type") == "mcp_approval_response"}
     for item in items:
         if item.get("type") != "mcp_approval_response":
