@@ -382,7 +382,10 @@ async def test_options_are_ignored_with_a_warning_because_a_workflow_takes_none(
 ) -> None:
     target = WorkflowTarget(remembering())
 
-    updates = [update async for update in target.stream(TargetInput(messages="hi", options={"temperature": 1}))]
+    updates = [
+        update
+        async for update in target.stream(TargetInput(messages=[Message("user", ["hi"])], options={"temperature": 1}))
+    ]
 
     assert updates
     assert "A workflow takes no options; they are ignored" in caplog.messages
