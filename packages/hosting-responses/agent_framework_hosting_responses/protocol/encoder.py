@@ -70,6 +70,7 @@ class ResponseEncoder:
         self._message_id: str | None = None
         self._author: str | None = None
         self._role: str = "assistant"
+        self._source: str | None = None
         self._run: DeltaRun | None = None
 
     @property
@@ -205,17 +206,17 @@ class ResponseEncoder:
 
     def _observe(self, update: AgentResponseUpdate) -> None:
         """Take note of what an update says besides its contents."""
-        source = update.agent_id or self._author
+        self._source = update.author_name or update.agent_id or self._source
         for content in update.contents:
             if content.type == "usage":
                 self._usage.add(
                     content.usage_details,
                     replaces=content.merge_mode == "replace",
-                    source=source,
+                    source=self._source,
                     response_id=update.response_id,
                 )
             elif content.type == "function_result":
-                self._usage.note_tool_result(source)
+                self._usage.note_tool_result(self._source)
         self._observe_raw(_raw_event(update))
         if update.finish_reason is not None:
             self._finish_reason = str(update.finish_reason)
@@ -224,7 +225,7 @@ class ResponseEncoder:
         kind = member(raw, "type")
         if kind in {"response.failed", "response.cancelled"}:
             # The framework reports neither: its finish reason stays empty.
-            self._draft.failure = Failure()
+            self._draft.failure = Failure.of(member(member(member(raw, "response"), "error"), "code"))
         elif kind == "response.incomplete":
             reason = member(member(member(raw, "response"), "incomplete_details"), "reason")
             self._finish_reason = "content_filter" if reason == "content_filter" else "length"

@@ -52,13 +52,12 @@ def wire_annotations(annotation: Annotation) -> list[JsonObject]:
     regions = annotation.get("annotated_regions") or [{}]
     if kind in {"file_citation", "file_path"}:
         regions = regions[:1]
-    return [
-        _shape(kind, {"index": region.get("start_index"), **fields, **region} | _given(fields)) for region in regions
-    ]
+    return [_shape(kind, _at(fields, region)) for region in regions]
 
 
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+def _at(fields: Mapping[str, Any], region: Mapping[str, Any]) -> Mapping[str, Any]:
+    index = fields["index"] if fields["index"] is not None else region.get("start_index")
+    return {**fields, **region, "index": index}
 
 
 def _kind(fields: Mapping[str, Any]) -> str | None:

@@ -64,6 +64,12 @@ class Failure(msgspec.Struct, frozen=True):
     notice: str | None = None
     """Text for the client if the run goes on; None when there is nothing to say then."""
 
+    @classmethod
+    def of(cls, code: object, message: str | None = None, *, notice: str | None = None) -> Failure:
+        """Return a failure with `code` if the wire knows it, and a message that says nothing of the inside."""
+        known = code if isinstance(code, str) and code in _ERROR_CODES else "server_error"
+        return cls(code=known, message=message or RUN_FAILED, notice=notice)
+
 
 class Draft:
     """What is open while a response is written, and the rules about what closes what."""
@@ -166,13 +172,8 @@ class Draft:
 
     def fail_later(self, content: Content) -> None:
         """Keep an error content: the response fails if no other output follows."""
-        message = content.message or content.error_details
-        is_known = content.error_code in _ERROR_CODES
-        self.failure = Failure(
-            code=str(content.error_code) if is_known else "server_error",
-            message=message if message and self.options.error_details else RUN_FAILED,
-            notice=message if message and self.options.error_details else ERROR_NOTICE,
-        )
+        message = (content.message or content.error_details) if self.options.error_details else None
+        self.failure = Failure.of(content.error_code, message, notice=message or ERROR_NOTICE)
 
     def _forgive(self) -> None:
         failure = self.failure

@@ -55,7 +55,7 @@ def write_unknown(draft: Draft, content: Content) -> None:
     text = getattr(content, "text", None)
     if isinstance(text, str) and text:
         draft.open_message().append(text, refusal=False)
-    elif isinstance(getattr(content, "uri", None), str):
+    elif isinstance(content, Content) and content.uri:
         draft.write_link(content)
     else:
         draft.open_message().write_part(f"[{getattr(content, 'type', 'content')}]", [])
