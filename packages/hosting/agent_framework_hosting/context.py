@@ -113,16 +113,13 @@ class ChannelContext:
         partition = current_partition()
         async with AsyncExitStack() as stack:
             lease = None
-            name = request.session.isolation_key if request.session is not None else None
             if request.session_mode == "disabled":
                 session = None
-            elif name is not None:
+            elif (name := _session_name(request)) is not None:
                 lease = await stack.enter_async_context(self.sessions.use(partition, name))
                 session = lease.session
-            elif session is None and request.session_mode == "required":
-                raise ConfigurationError("The request has session_mode='required' but names no session.")
             elif session is None:
-                session = self.target.new_session()
+                session = self._new_session(request)
             run = TargetInput(
                 messages=_with_hosting_metadata(request),
                 partition=partition,
@@ -135,6 +132,15 @@ class ChannelContext:
             yield stream
             if lease is not None and stream.is_finished and not stream.is_discarded:
                 lease.commit()
+
+    def _new_session(self, request: ChannelRequest) -> AgentSession:
+        if request.session_mode == "required":
+            raise ConfigurationError("The request has session_mode='required' but names no session.")
+        return self.target.new_session()
+
+
+def _session_name(request: ChannelRequest) -> str | None:
+    return request.session.isolation_key if request.session is not None else None
 
 
 def current_partition() -> Partition:
