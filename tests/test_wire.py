@@ -437,6 +437,7 @@ STREAM_RULES: dict[str, tuple[Callable[[Stream], Stream], str]] = {
     "a part that is not its text": (changed("content_part.done", part={**TEXT_PART, "text": "Ho"}), "differs"),
     "a part without its annotations": (changed("content_part.done", part=TEXT_PART), "annotations differ"),
     "a part done before its text": (swapped("output_text.done"), "text of the part is not done"),
+    "a part done that was not added": (changed("content_part.done", content_index=1), "content_index 1 was not added"),
     "a part done twice": (repeated("content_part.done"), "done already"),
     "a part that changed its type": (
         changed("content_part.done", part={"type": "refusal", "refusal": "Hi"}),
@@ -574,6 +575,7 @@ def test_comments_are_no_events() -> None:
     "raw",
     [
         GOOD_SSE.replace(b"\n", b"\r\n"),
+        GOOD_SSE.replace(b"}\n", b"}\r\n"),
         GOOD_SSE[:-1],
         b"id: 1\n" + GOOD_SSE,
         b'data: {"type":"error"}\n\n',
@@ -676,6 +678,13 @@ def test_an_answer_is_judged_by_what_it_is(path: str, answer: JsonObject) -> Non
 def test_a_wrong_answer_is_refused(status: int, path: str, answer: JsonObject) -> None:
     with pytest.raises(AssertionError):
         wire.check_answer(status, answer, path=path)
+
+
+def test_an_answer_that_is_no_object_is_refused() -> None:
+    body_of_a_wrong_server: Any = [MESSAGE]
+
+    with pytest.raises(AssertionError, match="no object"):
+        wire.check_answer(200, body_of_a_wrong_server, path="/v1/responses")
 
 
 def test_an_error_answer_passes() -> None:
