@@ -526,6 +526,8 @@ class ReasoningSettings(Wire):
     summary: Literal["auto", "concise", "detailed"] | None
     context: OrAbsent[Literal["auto", "current_turn", "all_turns"] | None] = UNSET
     mode: OrAbsent[Literal["standard", "pro"] | None] = UNSET
+    # Deprecated in requests; §1.1 has the whole object echoed.
+    generate_summary: OrAbsent[Literal["auto", "concise", "detailed"] | None] = UNSET
 
 
 class TextFormat(Typed, tag="text"):
