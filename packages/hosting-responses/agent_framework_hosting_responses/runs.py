@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from agent_framework import AgentResponse, AgentSession
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # An agent that never suspends would keep its readers from being served; longer than this it must not hold the loop.
 _LONGEST_HOLD = 0.001
+
+_OVER_TIME = "The run exceeded its time limit."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +68,11 @@ class Turn:
 
 
 class ResponseRuns:
-    """Executes turns. `operation` names them in the engine; `run_timeout` is in seconds, `None` for no limit."""
+    """Executes turns. `operation` names them in the engine.
+
+    `run_timeout` and `cancel_grace` are in seconds: what a run may take (`None` for no limit), and how long after its
+    cancellation it keeps the right to write.
+    """
 
     def __init__(
         self,
@@ -73,12 +80,14 @@ class ResponseRuns:
         *,
         operation: str,
         run_timeout: float | None,
+        cancel_grace: float,
         response_hook: ChannelResponseHook | None,
         stream_update_hook: ChannelStreamUpdateHook | None,
     ) -> None:
         self._context = context
         self._operation = operation
         self._run_timeout = run_timeout
+        self._cancel_grace = cancel_grace
         self._response_hook = response_hook
         self._update_hook = stream_update_hook
         self._turns: dict[RunKey, Turn] = {}
@@ -103,19 +112,23 @@ class ResponseRuns:
             await turn.store.delete(turn.key)
             raise
 
-    async def cancel(self, key: RunKey, *, grace: float) -> None:
+    async def cancel(self, key: RunKey) -> None:
         """Stop the run, if this process has it, and see to it that its response is terminal afterwards."""
         turn = self._turns.get(key)
         if turn is None:
             return
-        if await self._context.engine.cancel(key, grace=grace) and turn.encoder.is_terminal:
+        if await self._context.engine.cancel(key, grace=self._cancel_grace) and turn.encoder.is_terminal:
             return
-        # The task never got to its first line, or it ignores its cancellation: take the right to write away from it.
-        attempt = await turn.store.begin(key)
-        self._turns.pop(key, None)
+        # The task never got to its first line, or it ignores its cancellation.
+        await self._take_over(turn, turn.encoder.cancel)
+
+    async def _take_over(self, turn: Turn, ending: Callable[[], Sequence[LogEntry]]) -> None:
+        """Take the right to write away from the run's task, and end the response in its place."""
+        attempt = await turn.store.begin(turn.key)
+        self._turns.pop(turn.key, None)
         if attempt is not None and not turn.encoder.is_terminal:
             turn.attempt = attempt
-            await self._finish(turn, attempt, turn.encoder.cancel())
+            await self._finish(turn, attempt, ending())
 
     async def _execute(self, key: RunKey) -> None:
         turn = self._turns.get(key)
@@ -123,6 +136,7 @@ class ResponseRuns:
             return
         attempt = turn.attempt = await turn.store.begin(key)
         token = set_current_isolation_keys(turn.isolation)
+        watch = None if self._run_timeout is None else asyncio.create_task(self._watch(turn, self._run_timeout))
         try:
             if attempt is not None:
                 await self._advance(turn, attempt)
@@ -131,6 +145,15 @@ class ResponseRuns:
         finally:
             reset_current_isolation_keys(token)
             self._turns.pop(key, None)
+            if watch is not None:
+                watch.cancel()
+                await asyncio.wait({watch})
+
+    async def _watch(self, turn: Turn, run_timeout: float) -> None:
+        """End the response of a run that ignores the cancellation by which its time limit stops it."""
+        await asyncio.sleep(run_timeout + self._cancel_grace)
+        logger.error("A run ignores its time limit", extra={"run_id": turn.key.run_id})
+        await _uninterrupted(self._take_over(turn, partial(turn.encoder.fail, message=_OVER_TIME)))
 
     async def _advance(self, turn: Turn, attempt: Attempt) -> None:
         """Run the turn from `in_progress` to its terminal state."""
@@ -144,13 +167,17 @@ class ResponseRuns:
         except (LeaseLost, StaleWrite):
             raise
         except asyncio.CancelledError:
+            _require_right(turn, attempt)
             events = turn.encoder.cancel()
         except Exception:
+            _require_right(turn, attempt)
             # The run boundary. What went wrong is for the log; callers learn that it went wrong.
             logger.exception("A run failed", extra={"run_id": turn.key.run_id, "is_timeout": limit.expired()})
-            events = turn.encoder.fail(
-                message="The run exceeded its time limit." if limit.expired() else "The agent failed to answer."
-            )
+            if _is_cancelled():
+                # Some agents answer their cancellation with an exception of their own.
+                events = turn.encoder.cancel()
+            else:
+                events = turn.encoder.fail(message=_OVER_TIME if limit.expired() else "The agent failed to answer.")
         await _uninterrupted(self._finish(turn, attempt, events))
 
     async def _stream(self, turn: Turn, attempt: Attempt) -> Sequence[LogEntry]:
@@ -164,16 +191,17 @@ class ResponseRuns:
             turn.used_session = stream.session
             yielded_at = time.perf_counter()
             async for update in stream:
-                if turn.attempt is not attempt:
-                    raise LeaseLost("Another attempt has begun.")
-                if waits_for_hook:
-                    continue
-                events = encoder.feed(update)
+                _require_right(turn, attempt)
+                events = () if waits_for_hook else encoder.feed(update)
                 if events:
                     await log.append(attempt, events)
-                    if time.perf_counter() - yielded_at > _LONGEST_HOLD:
-                        await asyncio.sleep(0)
-                        yielded_at = time.perf_counter()
+                if time.perf_counter() - yielded_at > _LONGEST_HOLD:
+                    await asyncio.sleep(0)
+                    yielded_at = time.perf_counter()
+            _require_right(turn, attempt)
+            if _is_cancelled():
+                # The agent was told to stop before it had finished; that it finished instead changes nothing.
+                raise asyncio.CancelledError
             if self._response_hook is not None:
                 await self._hook(self._response_hook, turn, stream.result(), replaces=waits_for_hook)
             closing = encoder.complete()
@@ -218,6 +246,18 @@ class ResponseRuns:
         )
         await turn.store.save(attempt, record)
         turn.record = record
+
+
+def _require_right(turn: Turn, attempt: Attempt) -> None:
+    """Raise `LeaseLost` when somebody else has ended the response, or will."""
+    if turn.attempt is not attempt:
+        raise LeaseLost("Another attempt has begun.")
+
+
+def _is_cancelled() -> bool:
+    """Whether the cancellation of the current task was asked for, also when the agent has swallowed it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _questions(output: object, request_ids: Mapping[str, str]) -> dict[str, JsonObject]:

@@ -109,6 +109,7 @@ class ResponsesService:
             context,
             operation=name,
             run_timeout=self.settings.run_timeout,
+            cancel_grace=self.settings.cancel_grace,
             response_hook=response_hook,
             stream_update_hook=stream_update_hook,
         )
@@ -149,7 +150,7 @@ class ResponsesService:
         if turn.record.is_background:
             return
         if not turn.record.status.is_terminal:
-            await self._runs.cancel(turn.key, grace=self.settings.cancel_grace)
+            await self._runs.cancel(turn.key)
         # A foreground stream cannot be read again (contract §4.2), and an unstored response is gone with its request.
         await turn.log.drop(turn.key)
         if not turn.record.is_stored:
@@ -189,7 +190,7 @@ class ResponsesService:
         if not record.is_background:
             raise errors.cannot_cancel_foreground()
         if not record.status.is_terminal:
-            await self._runs.cancel(record.key, grace=self.settings.cancel_grace)
+            await self._runs.cancel(record.key)
         return (await store.get(record.key) or record).body
 
     async def delete(self, response_id: str) -> JsonObject:

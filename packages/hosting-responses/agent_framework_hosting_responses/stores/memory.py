@@ -14,41 +14,60 @@ from .base import ResponseRecord
 
 
 class MemoryResponseStore:
-    """At most `max_entries` responses, each for at most `max_age` seconds after it was last written."""
+    """Running responses, and at most `max_entries` terminal ones, each for at most `max_age` seconds after its end.
+
+    A response that runs is never forgotten: its run could not be finished and its readers would wait for ever.
+    """
 
     def __init__(
         self, *, max_entries: int = 10_000, max_age: float = 86_400.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._records: BoundedDict[RunKey, ResponseRecord] = BoundedDict(
+        self._running: dict[RunKey, ResponseRecord] = {}
+        self._terminal: BoundedDict[RunKey, ResponseRecord] = BoundedDict(
             max_entries=max_entries, max_age=max_age, clock=clock
         )
 
+    def __len__(self) -> int:
+        return len(self._running) + len(self._terminal)
+
     async def create(self, record: ResponseRecord) -> None:
         """Store a new response. See `ResponseStore.create`."""
-        if self._records.get(record.key) is not None:
+        if self._find(record.key) is not None:
             raise AlreadyExists("A response with this id exists.")
-        self._records.set(record.key, record)
+        self._put(record)
 
     async def get(self, key: RunKey) -> ResponseRecord | None:
         """Return the response. See `ResponseStore.get`."""
-        return self._records.get(key)
+        return self._find(key)
 
     async def begin(self, key: RunKey) -> Attempt | None:
         """Start the next attempt. See `ResponseStore.begin`."""
-        record = self._records.get(key)
-        if record is None or record.status.is_terminal:
+        record = self._running.get(key)
+        if record is None:
             return None
         attempt = Attempt(key, record.attempt + 1)
-        self._records.set(key, replace(record, attempt=attempt.number))
+        self._running[key] = replace(record, attempt=attempt.number)
         return attempt
 
     async def save(self, attempt: Attempt, record: ResponseRecord) -> None:
         """Replace the response by its next state. See `ResponseStore.save`."""
-        current = self._records.get(attempt.key)
-        if current is None or current.status.is_terminal or current.attempt != attempt.number:
+        current = self._running.get(attempt.key)
+        if current is None or current.attempt != attempt.number:
             raise StaleWrite("The response is terminal or gone, or a later attempt has begun.")
-        self._records.set(attempt.key, replace(record, attempt=attempt.number))
+        self._put(replace(record, attempt=attempt.number))
 
     async def delete(self, key: RunKey) -> bool:
         """Forget the response. See `ResponseStore.delete`."""
-        return self._records.pop(key) is not None
+        running = self._running.pop(key, None)
+        terminal = self._terminal.pop(key)
+        return running is not None or terminal is not None
+
+    def _find(self, key: RunKey) -> ResponseRecord | None:
+        return self._running.get(key) or self._terminal.get(key)
+
+    def _put(self, record: ResponseRecord) -> None:
+        if record.status.is_terminal:
+            self._running.pop(record.key, None)
+            self._terminal.set(record.key, record)
+        else:
+            self._running[record.key] = record
