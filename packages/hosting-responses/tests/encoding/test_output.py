@@ -1,0 +1,49 @@
+"""Indexes and ids of the output."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agent_framework_hosting_responses.protocol.events import EventWriter
+from agent_framework_hosting_responses.protocol.items.output import Output
+
+
+def output() -> Output:
+    numbers = iter(range(1, 99))
+    return Output(EventWriter(), lambda prefix: f"{prefix}_{next(numbers)}")
+
+
+def test_an_id_is_given_out_once() -> None:
+    out = output()
+
+    assert out.claim_id("message", "up") == "up"
+    assert out.claim_id("message", "up") == "msg_1"
+    assert out.claim_id("message", "") == "msg_2"
+    assert out.claim_id("message", 7) == "msg_3"
+    assert out.claim_id("novel") == "item_4"
+
+
+@pytest.mark.behaviour("B5")
+def test_items_keep_the_order_in_which_they_were_announced() -> None:
+    out = output()
+    first, second = out.add({"id": "a"}), out.add({"id": "b"})
+
+    out.finish(second, {"id": "b", "n": 2})
+    out.write({"id": "c"})
+    assert [item["id"] for item in out.items] == ["b", "c"]
+
+    out.finish(first, {"id": "a", "n": 1})
+    assert [item["id"] for item in out.items] == ["a", "b", "c"]
+    assert json.loads(out.encoded) == out.items
+    assert len(out) == 3
+
+
+def test_without_events_the_items_are_the_same() -> None:
+    out = Output(EventWriter(enabled=False), lambda prefix: prefix)
+
+    out.write({"id": "a"})
+
+    assert out.items == [{"id": "a"}]
+    assert out.writer.take() == []
