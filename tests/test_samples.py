@@ -117,6 +117,25 @@ def test_the_workflow_sample_revises_its_draft_when_it_is_given_the_previous_res
     assert list(tmp_path.rglob("*.json")), "checkpoints are on"
 
 
+def test_the_call_in_the_readme_prints_what_the_readme_says() -> None:
+    readme = (SAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- run: sample server -->\n```python\n(.*?)```\n\n```text\n(.*?)```", readme, re.DOTALL)
+    assert found is not None
+
+    with sample("local_responses") as started:
+        code = found[1].replace("http://127.0.0.1:8000", started.base_url)
+        printed = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment(),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=True,
+        ).stdout
+
+    assert printed == found[2]
+
+
 @pytest.mark.parametrize("name", ["local_responses", "local_responses_workflow"])
 def test_a_sample_has_all_its_parts(name: str) -> None:
     parts = {path.name for path in (SAMPLES / name).iterdir()}
