@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
-from agent_framework import AgentResponseUpdate, Content
+from agent_framework import Agent, AgentResponseUpdate, Content, FunctionTool
 from agent_framework._types import map_chat_to_agent_update
 from agent_framework_openai import OpenAIChatClient
 from agent_framework_openai._chat_client import _SEEN_TEXT_ANNOTATION_KEYS_OPTION
+from openai import AsyncOpenAI
 from openai._models import construct_type_unchecked
 from openai.types.responses import ResponseStreamEvent
 
@@ -73,7 +75,9 @@ def agent_updates(events: list[dict[str, Any]]) -> Iterator[AgentResponseUpdate]
         yield map_chat_to_agent_update(client._parse_chunk_from_openai(raw, options, calls), "agent")
 
 
-def replay(events: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
+def replay(
+    events: list[dict[str, Any]], updates: Iterable[AgentResponseUpdate] | None = None, **options: Any
+) -> list[dict[str, Any]]:
     """Encode the run that `events` came from, with the ids and times of the example."""
     lifecycle = [event["response"] for event in events if "response" in event]
     ids = [event["item"]["id"] for event in events if event["type"] == "response.output_item.added"]
@@ -84,7 +88,7 @@ def replay(events: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]
         clock=lambda: lifecycle[-1].get("completed_at") or 0,
     )
     written = encoder.open() + encoder.start()
-    for update in agent_updates(events):
+    for update in agent_updates(events) if updates is None else updates:
         written += encoder.feed(update)
     ending = encoder.complete()
     return [json.loads(event.data) for event in written + ending]
@@ -105,37 +109,60 @@ def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Non
         assert comparable(own) == comparable(reference)
 
 
+NAMES = [
+    "background_stream",
+    "code_interpreter",
+    "compaction_item",
+    "conversation_text",
+    "file_search_annotation",
+    "function_call",
+    "image_generation.synthetic",
+    "mcp_approval_request.synthetic",
+    "mcp_call",
+    "mcp_call_failed.synthetic",
+    "reasoning",
+    "reasoning_summary",
+    "reasoning_text.synthetic",
+    "refusal",
+    "refusal_part.synthetic",
+    "shell.synthetic",
+    "structured_output",
+    "text",
+    "text_incomplete",
+    "web_search_annotation",
+    "custom_tool_call.synthetic",
+]
+
+
 @pytest.mark.behaviour("B4", "B5")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "background_stream",
-        "code_interpreter",
-        "compaction_item",
-        "conversation_text",
-        "file_search_annotation",
-        "function_call",
-        "image_generation.synthetic",
-        "mcp_approval_request.synthetic",
-        "mcp_call",
-        "mcp_call_failed.synthetic",
-        "reasoning",
-        "reasoning_summary",
-        "reasoning_text.synthetic",
-        "refusal",
-        "refusal_part.synthetic",
-        "shell.synthetic",
-        "structured_output",
-        "text",
-        "text_incomplete",
-        "web_search_annotation",
-        "custom_tool_call.synthetic",
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_reference_run_gives_the_reference_events(name: str) -> None:
     events = read(name)
 
     assert_same(replay(events, client_tools=frozenset({"get_capital"})), events)
+
+
+async def agent_run(events: list[dict[str, Any]]) -> list[AgentResponseUpdate]:
+    """Return the updates of a real agent whose provider answers with `events` over HTTP."""
+    frames = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, text=frames, headers={"content-type": "text/event-stream"})
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        provider = AsyncOpenAI(api_key="k", http_client=http)
+        tool = FunctionTool(name="get_capital", description="d", input_model={"type": "object", "properties": {}})
+        agent = Agent(OpenAIChatClient(model="m", async_client=provider), tools=[tool])
+        return [update async for update in agent.run("go", stream=True)]
+
+
+@pytest.mark.behaviour("B4", "B5")
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_real_agent_on_that_provider_gives_the_reference_events(name: str) -> None:
+    events = read(name)
+    updates = await agent_run(events)
+
+    assert_same(replay(events, updates, client_tools=frozenset({"get_capital"})), events)
 
 
 @pytest.mark.behaviour("D3")
