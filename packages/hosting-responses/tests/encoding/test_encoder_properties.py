@@ -141,8 +141,36 @@ HOSTED = st.one_of(
     st.just(Content("novel")),  # type: ignore[arg-type]
 )
 CONTENTS = st.one_of(TEXT, TEXT, REASONING, CALL, PAUSE, RESULT, APPROVAL, MEDIA, HOSTED)
+RAW_ITEMS = st.sampled_from(
+    [
+        {"type": "message", "status": "incomplete"},
+        {"type": "message", "status": "completed", "phase": "commentary"},
+        {"type": "reasoning", "id": "rs_a", "summary": []},
+        {"type": "mcp_list_tools", "id": "mcpl_up", "server_label": "s", "tools": []},
+        {"type": "mcp_call", "id": "c1", "server_label": "s", "name": "t", "arguments": "{}", "status": "completed"},
+        {"type": "web_search_call", "id": "c2", "status": "completed", "action": {"type": "search", "query": "q"}},
+        {"type": "code_interpreter_call", "id": "c1", "status": "in_progress", "code": "", "container_id": "x"},
+        {"type": "code_interpreter_call", "id": "c1", "status": "completed", "code": "ab", "container_id": "x"},
+        {"type": "image_generation_call", "id": "c1", "status": "generating", "result": None},
+        {"type": "custom_tool_call", "id": "ctc_up", "call_id": "x1", "name": "f", "input": "in"},
+        {"type": "compaction", "id": "cmp_up", "encrypted_content": "x"},
+        {"type": "novel", "id": "n"},
+    ]
+)
+RAW_EVENTS = st.one_of(
+    st.none(),
+    st.none(),
+    st.builds(
+        lambda what, item: {"type": f"response.output_item.{what}", "item": item},
+        st.sampled_from(["added", "done"]),
+        RAW_ITEMS,
+    ),
+    st.just({"type": "response.custom_tool_call_input.delta", "item_id": "ctc_up", "delta": "i"}),
+    st.just({"type": "response.failed", "response": {"error": None}}),
+)
 UPDATES = st.builds(
     AgentResponseUpdate,
+    raw_representation=RAW_EVENTS,
     contents=st.lists(CONTENTS, max_size=3),
     role=st.sampled_from([None, "assistant", "assistant", "assistant", "tool", "user"]),
     message_id=st.sampled_from([None, None, "m1", "m2"]),
