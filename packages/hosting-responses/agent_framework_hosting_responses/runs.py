@@ -54,7 +54,7 @@ class Turn:
     log: RunLog
     session: AgentSession | None = None
     attempt: Attempt | None = None
-    used_session: AgentSession | None = field(default=None, init=False)
+    has_session: bool = field(default=False, init=False)
 
     @property
     def key(self) -> RunKey:
@@ -188,7 +188,6 @@ class ResponseRuns:
         async with self._context.run_stream(
             turn.request, session=turn.session, update_hook=self._update_hook
         ) as stream:
-            turn.used_session = stream.session
             yielded_at = time.perf_counter()
             async for update in stream:
                 _require_right(turn, attempt)
@@ -204,6 +203,11 @@ class ResponseRuns:
                 raise asyncio.CancelledError
             if self._response_hook is not None:
                 await self._hook(self._response_hook, turn, stream.result(), replaces=waits_for_hook)
+            # Before the end is decided: a session that cannot be stored fails the run instead of leaving it open.
+            if turn.record.is_stored and stream.session is not None:
+                key = response_session_key(turn.key.run_id)
+                await self._context.session_store.put(turn.key.partition, key, stream.session)
+                turn.has_session = True
             closing = encoder.complete()
             if encoder.status == RunStatus.FAILED.value:
                 stream.discard_session()
@@ -218,18 +222,10 @@ class ResponseRuns:
                 turn.encoder.feed(update)
 
     async def _finish(self, turn: Turn, attempt: Attempt, events: Sequence[LogEntry]) -> None:
-        """Store the session, then the terminal state, then tell."""
+        """Store the terminal state, then tell."""
         status = RunStatus(turn.encoder.status)
-        keeps_session = (
-            turn.record.is_stored
-            and turn.used_session is not None
-            and status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
-        )
-        if keeps_session and turn.used_session is not None:
-            await self._context.session_store.put(
-                turn.key.partition, response_session_key(turn.key.run_id), turn.used_session
-            )
-        await self._save(turn, attempt, status, has_session=keeps_session)
+        has_session = turn.has_session and status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
+        await self._save(turn, attempt, status, has_session=has_session)
         await turn.log.append(attempt, events, closes=True)
 
     @staticmethod

@@ -99,12 +99,14 @@ class ResponsesService:
         self._clock = clock
         self._created = int(clock())
         self._new_response_id = _id_factory(response_id_factory)
-        self._responses = responses or MemoryResponseStore(
-            max_entries=self.settings.max_responses, max_age=self.settings.max_response_age
-        )
+        if responses is None:
+            responses = MemoryResponseStore(
+                max_entries=self.settings.max_responses, max_age=self.settings.max_response_age
+            )
+        self._responses: ResponseStore = responses
         # Responses with store:false live here while they run, and background ones a little longer to be polled.
         self._unstored = MemoryResponseStore(max_entries=self.settings.max_responses, max_age=_UNSTORED_AGE)
-        self._history = History(responses=self._responses, sessions=context.session_store)
+        self._history = History(responses=responses, sessions=context.session_store)
         self._runs = ResponseRuns(
             context,
             operation=name,
