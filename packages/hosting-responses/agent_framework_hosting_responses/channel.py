@@ -73,11 +73,11 @@ class ResponsesChannel:
             response_id_factory=self._response_id_factory,
         )
         beside = self.path.rpartition("/")[0]
-        root_routes = self._models(beside)
-        if not self.path.startswith("/v1"):
-            root_routes += [*self._responses(f"/v1{self.path}"), *self._models(f"/v1{beside}")]
+        prefixes = [""] if self.path.startswith("/v1") else ["", "/v1"]
+        # The models come first: of a channel at the root they lie where an id would stand.
+        root_routes = [route for prefix in prefixes for route in self._models(prefix + beside)]
+        root_routes += [route for prefix in prefixes for route in self._responses(prefix + self.path)]
         return ChannelContribution(
-            routes=self._responses(""),
             root_routes=root_routes,
             exception_handlers={
                 HTTPException: handle_error,
@@ -92,8 +92,8 @@ class ResponsesChannel:
         return [
             Route(path or "/", self._create, methods=["POST"]),
             # Parts of the API that are not offered: without these they would look like ids with a wrong method.
-            Route(f"{path}/compact", _not_offered, methods=["POST"]),
-            Route(f"{path}/input_tokens", _not_offered, methods=["POST"]),
+            Route(f"{path}/compact", _not_offered, methods=["POST"], include_in_schema=False),
+            Route(f"{path}/input_tokens", _not_offered, methods=["POST"], include_in_schema=False),
             Route(one, self._retrieve, methods=["GET"]),
             Route(one, self._delete, methods=["DELETE"]),
             Route(f"{one}/cancel", self._cancel, methods=["POST"]),

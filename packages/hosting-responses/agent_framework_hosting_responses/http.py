@@ -84,7 +84,7 @@ def _of_http_exception(error: HTTPException, request: Request) -> RequestError:
         return errors.body_too_large()
     if error.status_code >= 500:
         return errors.server_error()
-    return RequestError("The request could not be understood.", status=error.status_code)
+    return RequestError(error.detail, status=error.status_code)
 
 
 async def read_body(request: Request, *, limit: int) -> bytes:

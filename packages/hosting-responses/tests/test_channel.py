@@ -196,8 +196,10 @@ async def test_a_channel_at_the_root_answers_the_root() -> None:
     async with live.serve(host_of(ScriptedAgent(["hello"]), path="").app) as served:
         created = await served.http.post("/", json={"input": "q"})
         stored = await served.http.get(f"/{created.json()['id']}")
+        models = [await served.http.get(path) for path in ("/models", "/v1/models")]
 
     assert stored.json() == created.json()
+    assert [listed.json()["object"] for listed in models] == ["list", "list"]
 
 
 async def test_the_models_are_the_target() -> None:

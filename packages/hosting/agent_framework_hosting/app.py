@@ -165,7 +165,9 @@ class _RouteTable:
                 )
         self._shapes.append((shape, served))
         self.routes.append(route)
-        self.served.append(served)
+        # What a channel keeps out of the schema only says no.
+        if getattr(route, "include_in_schema", True):
+            self.served.append(served)
 
 
 def _methods(route: Route | WebSocketRoute | Mount) -> frozenset[str]:

@@ -59,9 +59,9 @@ class MemoryCheckpoints:
     def __init__(
         self,
         *,
-        max_chains: int = 1_000,
+        max_chains: int = 10_000,
         max_per_chain: int = 100,
-        max_age: float = 86_400.0,
+        max_age: float = 30 * 86_400.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._chains: BoundedDict[tuple[Partition, str], _BoundedStorage] = BoundedDict(

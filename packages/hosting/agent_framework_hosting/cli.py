@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Final
 from .errors import ConfigurationError
 from .host import AgentFrameworkHost
 from .loading import DEFAULT_PATH, build_host, load
+from .logs import show_logs
 
 RELOAD_VARIABLE: Final = "AFHOST_RELOAD"
 """Environment variable through which a reloading server tells its child processes what to build."""
@@ -68,7 +68,7 @@ def _add_reference(command: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> None:
     from . import serve as server  # noqa: PLC0415  the ASGI server is an optional dependency
 
-    _show_logs(options.log_level)
+    show_logs(options.log_level)
     if options.reload:
         load(options.reference)  # a mistake in the command line is reported here, once, not by each child
         os.environ[RELOAD_VARIABLE] = json.dumps([options.reference, options.path])
@@ -120,22 +120,6 @@ def reloaded() -> ReloadedHost:
     """Return the application that the parent process asked for."""
     reference, path = json.loads(os.environ[RELOAD_VARIABLE])
     return ReloadedHost(reference, path)
-
-
-class _ExtrasFormatter(logging.Formatter):
-    """Shows what records carry in `extra`: messages are constant, the values are there."""
-
-    _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the standard library's name
-        extras = [f"{key}={value!r}" for key, value in vars(record).items() if key not in self._standard]
-        return " ".join([super().formatMessage(record), *extras])
-
-
-def _show_logs(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_ExtrasFormatter("%(levelname)s: %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 if __name__ == "__main__":

@@ -99,11 +99,13 @@ class ChannelContext:
         request: ChannelRequest,
         *,
         session: AgentSession | None = None,
+        keeps_session: bool = True,
         update_hook: ChannelStreamUpdateHook | None = None,
     ) -> AsyncGenerator[HostedStream, None]:
         """Run the target and hand out its updates as they come; leaving the block early cancels the run.
 
-        A session that `request.session` names wins over `session`, which the caller must own. A named session is saved
+        A session that `request.session` names wins over `session`, which the caller must own and which nobody will
+        continue unless `keeps_session`. A named session is saved
         when the updates were read to their end and the session was not discarded, and only then.
 
         Raises:
@@ -124,6 +126,7 @@ class ChannelContext:
                 messages=_with_hosting_metadata(request),
                 partition=partition,
                 session=session,
+                keeps_session=keeps_session or lease is not None,
                 options=request.options or {},
                 attributes=request.attributes,
             )

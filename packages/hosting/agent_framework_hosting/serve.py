@@ -16,6 +16,7 @@ from typing import Any, Final
 from .app import HostApp
 from .errors import ConfigurationError
 from .lifecycle import Lifecycle
+from .logs import show_logs
 
 try:
     import uvicorn
@@ -100,6 +101,7 @@ def new_runner(loop: str = "auto") -> asyncio.Runner:
 def run(app: HostApp, host: str, port: int, *, workers: int, options: Mapping[str, Any]) -> None:
     """Serve until a signal arrives, in an event loop of its own. See `AgentFrameworkHost.serve`."""
     config = configure(app, host, port, workers=workers, options=options)
+    show_logs("info")
     # SIGINT is how a server in a terminal ends: uvicorn has stopped in order when it passes the signal on.
     with contextlib.suppress(KeyboardInterrupt), new_runner(config.loop) as runner:
         runner.run(serve(app, config))

@@ -1,6 +1,5 @@
 """The command line, in process where that is enough and as a real process where it serves."""
 
-import logging
 import re
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from typing import IO
 import httpx2
 import pytest
 
-from agent_framework_hosting.cli import _ExtrasFormatter, main
+from agent_framework_hosting.cli import main
 
 APP = """
 from agent_framework import Executor, WorkflowBuilder, WorkflowContext, handler
@@ -286,16 +285,3 @@ def test_reload_reports_a_mistake_before_it_starts(capsys: pytest.CaptureFixture
 
     assert code == 2
     assert "There is no module 'nowhere'" in capsys.readouterr().err
-
-
-def test_log_records_show_their_values_and_their_traceback() -> None:
-    try:
-        _ = 1 / 0
-    except ZeroDivisionError:
-        record = logging.LogRecord("name", logging.ERROR, "file", 1, "It failed", (), sys.exc_info())
-    record.__dict__["run_id"] = "resp_1"
-
-    lines = _ExtrasFormatter("%(levelname)s: %(message)s").format(record).splitlines()
-
-    assert lines[0] == "ERROR: It failed run_id='resp_1'"
-    assert lines[-1] == "ZeroDivisionError: division by zero"

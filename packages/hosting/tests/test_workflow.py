@@ -588,3 +588,16 @@ def test_server_tools_are_those_of_all_agents_in_the_workflow() -> None:
 
 def test_a_new_session_has_no_position() -> None:
     assert SESSION_STATE_KEY not in WorkflowTarget(remembering()).new_session().state
+
+
+@pytest.mark.behaviour("A7")
+async def test_a_run_whose_session_is_not_kept_leaves_no_checkpoint(tmp_path: Path) -> None:
+    target = WorkflowTarget(remembering(), checkpoint_location=tmp_path)
+    session = target.new_session()
+    run = TargetInput(messages=[Message("user", ["hi"])], session=session, keeps_session=False)
+
+    updates = [update async for update in target.stream(run)]
+
+    assert updates
+    assert list(tmp_path.rglob("*")) == []
+    assert session.state == {}

@@ -73,7 +73,7 @@ class MemorySessionStore:
     """Sessions of one process, at most `max_entries` of them, each at most `max_age` seconds old."""
 
     def __init__(
-        self, *, max_entries: int = 10_000, max_age: float = 86_400.0, clock: Callable[[], float] = time.monotonic
+        self, *, max_entries: int = 10_000, max_age: float = 30 * 86_400.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._sessions: BoundedDict[tuple[Partition, SessionKey], AgentSession] = BoundedDict(
             max_entries=max_entries, max_age=max_age, clock=clock

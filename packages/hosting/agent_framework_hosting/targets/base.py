@@ -20,13 +20,15 @@ class TargetInput:
     """One run of a target.
 
     `messages` is any shape of `AgentRunInputs`, or any object of the workflow's input type. `session` is the run's own
-    copy: the target changes it, and what it leaves in it is what the next turn continues from. `options` are chat
-    options in Agent Framework's words; `attributes` are bound through `bind_request_context`.
+    copy: the target changes it, and what it leaves in it is what the next turn continues from; without `keeps_session`
+    there will be no next turn, and the run must leave nothing behind. `options` are chat options in Agent Framework's
+    words; `attributes` are bound through `bind_request_context`.
     """
 
     messages: AgentRunInputs | object
     partition: Partition = SHARED
     session: AgentSession | None = None
+    keeps_session: bool = True
     options: Mapping[str, object] = field(default_factory=dict)
     attributes: Mapping[str, object] = field(default_factory=dict)
 

@@ -119,10 +119,11 @@ def _bindables(workflow: Workflow) -> list[object]:
 
 
 class _Turn:
-    """One turn of a conversation: where it continues from, and where the next one will. Without a session, neither."""
+    """One turn of a conversation: where it continues from, and where the next one will, if there is to be one."""
 
     def __init__(self, checkpoints: Checkpoints, run: TargetInput) -> None:
         self._session = run.session
+        self._is_kept = run.session is not None and run.keeps_session
         self._position = None if run.session is None else _Position.of(run.session)
         self._chain_id = uuid.uuid4().hex if self._position is None else self._position.chain
         self._chain = checkpoints.chain(run.partition, self._chain_id)
@@ -133,7 +134,7 @@ class _Turn:
     def checkpoints(self) -> CheckpointStorage:
         """What the workflow saves to."""
         # Never nothing: a workflow that was built with a storage of its own would then put all callers' states there.
-        return ReadOnlyCheckpoints() if self._session is None else self._saved
+        return self._saved if self._is_kept else ReadOnlyCheckpoints()
 
     async def restore(self, workflow: Workflow) -> None:
         """Bring the workflow into the state that the conversation's last turn left.
@@ -167,7 +168,7 @@ class _Turn:
         Raises:
             TargetError: the end of the turn was not saved; the next turn could only continue from somewhere else.
         """
-        if self._session is None:
+        if self._session is None or not self._is_kept:
             return
         if self._saved.last_id is None or self._saved.last_iteration != self._supersteps:
             raise TargetError(
