@@ -37,6 +37,13 @@ class Continuation:
     input: tuple[JsonObject, ...] = ()
     session: AgentSession | None = None
     approvals: Mapping[str, JsonObject] = field(default_factory=dict)
+    call_ids: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def unseen(self) -> tuple[JsonObject, ...]:
+        """The items that the target has to be told: backlog and input, with the `call_id`s that the target knows."""
+        items = (*self.backlog, *self.input)
+        return tuple(_with_own_call_id(item, self.call_ids) for item in items) if self.call_ids else items
 
 
 def response_session_key(response_id: str) -> SessionKey:
@@ -79,6 +86,7 @@ class History:
             input=resolved,
             session=session,
             approvals=previous.approvals,
+            call_ids=previous.call_ids,
         )
 
     async def _previous(self, response_id: str, partition: Partition) -> ResponseRecord:
@@ -101,6 +109,11 @@ class History:
                 break
             ancestor = await self._responses.get(RunKey(ancestor.key.partition, RunId(ancestor.previous_response_id)))
         return None, 0
+
+
+def _with_own_call_id(item: JsonObject, call_ids: Mapping[str, str]) -> JsonObject:
+    call_id = item.get("call_id")
+    return {**item, "call_id": call_ids[call_id]} if isinstance(call_id, str) and call_id in call_ids else item
 
 
 def _resolve_references(items: Sequence[JsonObject], context: Sequence[JsonObject]) -> tuple[JsonObject, ...]:

@@ -186,7 +186,10 @@ class ResponseRuns:
         # What a stream has said cannot be taken back, so only unobserved runs wait for what the hook makes of them.
         waits_for_hook = self._response_hook is not None and not turn.is_observed
         async with self._context.run_stream(
-            turn.request, session=turn.session, update_hook=self._update_hook
+            turn.request,
+            session=turn.session,
+            keeps_session=turn.record.is_stored,
+            update_hook=self._update_hook,
         ) as stream:
             yielded_at = time.perf_counter()
             async for update in stream:
@@ -238,6 +241,7 @@ class ResponseRuns:
             body=encode_json(body),
             output=tuple(item for item in output if isinstance(item, dict)) if isinstance(output, list) else (),
             approvals={**turn.record.approvals, **_questions(output, turn.encoder.approvals)},
+            call_ids={**turn.record.call_ids, **turn.encoder.minted_call_ids},
             has_session=has_session,
         )
         await turn.store.save(attempt, record)

@@ -129,6 +129,7 @@ class ResponsesService:
         model = self._resolve_model(request.model)
         continuation = await self._history.resolve(request, current_partition())
         channel_request = await self._channel_request(request, continuation)
+        self._check_tools(request, channel_request)
         turn = self._turn(request, continuation, channel_request, model=model)
         await self._runs.start(turn)
         return Started(turn)
@@ -257,7 +258,7 @@ class ResponsesService:
         channel_request = ChannelRequest(
             channel=self._name,
             operation="responses.create",
-            input=to_messages((*continuation.backlog, *continuation.input), approvals=continuation.approvals),
+            input=to_messages(continuation.unseen, approvals=continuation.approvals),
             options=chat_options(request),
             metadata=request.metadata,
             stream=request.stream,
@@ -286,6 +287,7 @@ class ResponsesService:
             input=continuation.input,
             context=continuation.context,
             approvals=continuation.approvals,
+            call_ids=continuation.call_ids,
         )
         attributes = {"response_id": response_id, "previous_response_id": previous_id}
         encoder = ResponseEncoder(
@@ -304,10 +306,16 @@ class ResponsesService:
             session=continuation.session,
         )
 
+    def _check_tools(self, request: CreateRequest, channel_request: ChannelRequest) -> None:
+        """Refuse an offered tool with the name of one of the target's own: nobody could tell whose call it is."""
+        own = self._context.target.server_tools() & _offered_tools(channel_request)
+        for index, tool in enumerate(request.tools):
+            if tool.get("name") in own:
+                raise errors.duplicate_tool(f"tools[{index}].name", str(tool["name"]))
+
     def _encoder_options(self, request: CreateRequest, channel_request: ChannelRequest) -> EncoderOptions:
         """Tell the encoder whose call is whose: the caller's are those it declared and the operator let through."""
-        tools = (channel_request.options or {}).get("tools") or ()
-        offered = {tool.name for tool in cast("Sequence[object]", tools) if isinstance(tool, FunctionTool)}
+        offered = _offered_tools(channel_request)
         declared = {str(tool["name"]): tool for tool in request.client_tools}
         return EncoderOptions(
             client_tools=frozenset(n for n, tool in declared.items() if n in offered and tool["type"] == "function"),
@@ -320,6 +328,11 @@ class ResponsesService:
             include=request.include,
             error_details=self.settings.error_details,
         )
+
+
+def _offered_tools(request: ChannelRequest) -> frozenset[str]:
+    tools = cast("Sequence[object]", (request.options or {}).get("tools") or ())
+    return frozenset(tool.name for tool in tools if isinstance(tool, FunctionTool))
 
 
 def _with_attributes(request: ChannelRequest, attributes: Mapping[str, object]) -> ChannelRequest:

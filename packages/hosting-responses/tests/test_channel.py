@@ -393,3 +393,17 @@ async def test_a_workflow_style_gate_does_not_hold_other_requests() -> None:
 
     assert quick.output_text == "quick"
     assert slow.status == "queued"
+
+
+async def test_a_callers_tool_with_the_name_of_the_agents_own_is_refused() -> None:
+    @tool(approval_mode="never_require")
+    def weather(city: str) -> str:
+        """Say the weather."""
+        return f"sunny in {city}"
+
+    host = host_of(Agent(client=ScriptedChatClient(), tools=[weather]), run_hook=let_all_through)
+    async with live.serve(host.app) as served:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await served.client.responses.create(model="a", input="q", tools=[WEATHER_TOOL])
+
+    assert caught.value.param == "tools[0].name"

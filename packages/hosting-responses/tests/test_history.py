@@ -333,3 +333,31 @@ async def test_an_approval_is_asked_once_answered_once_and_never_by_forged_quest
     assert ran == ["bob"]
     assert second.output_text == "Mail sent."
     assert "already been answered" in str(twice.value)
+
+
+async def test_a_call_whose_id_had_to_be_made_up_is_answered_under_the_models_own_id() -> None:
+    lookup: Any = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
+    # Some models number the calls of every turn from the start.
+    calls = [
+        Content.from_function_call("call_0", "lookup", arguments='{"n": 1}', id="af-1"),
+        Content.from_function_call("call_0", "lookup", arguments='{"n": 2}', id="af-2"),
+    ]
+    agent = ScriptedAgent(calls, ["done"])
+    async with live.serve(host_of(agent, run_hook=let_all_through).app) as served:
+        create = served.client.responses.create
+        first = await create(model="a", input="q", tools=[lookup])
+        wire_ids = [item.call_id for item in first.output if item.type == "function_call"]
+        outputs: Any = [
+            {"type": "function_call_output", "call_id": call_id, "output": f"result {number}"}
+            for number, call_id in enumerate(wire_ids)
+        ]
+        second = await create(model="a", input=outputs, previous_response_id=first.id, tools=[lookup])
+
+    messages: Any = agent.runs[1].messages
+    results = [content for message in messages for content in message.contents]
+    assert len(set(wire_ids)) == 2
+    assert [(content.call_id, content.result) for content in results] == [
+        ("call_0", "result 0"),
+        ("call_0", "result 1"),
+    ]
+    assert second.output_text == "done"

@@ -138,3 +138,18 @@ async def test_a_run_hook_gives_a_workflow_an_input_of_its_own_type() -> None:
         response = await served.client.responses.create(model="m", input="four")
 
     assert response.output_text == "4 pies"
+
+
+@pytest.mark.behaviour("A7")
+async def test_an_unstored_turn_of_a_workflow_leaves_nothing_on_disk(tmp_path: Path) -> None:
+    async with live.serve(host_of(remembering(), checkpoint_location=tmp_path).app) as served:
+        create = served.client.responses.create
+        await create(model="m", input="gone", store=False)
+        assert list(tmp_path.rglob("*")) == []
+        first = await create(model="m", input="a")
+        kept = sorted(tmp_path.rglob("*"))
+        unstored = await create(model="m", input="b", previous_response_id=first.id, store=False)
+        assert sorted(tmp_path.rglob("*")) == kept
+        second = await create(model="m", input="c", previous_response_id=first.id)
+
+    assert (unstored.output_text, second.output_text) == ("a|b", "a|c")

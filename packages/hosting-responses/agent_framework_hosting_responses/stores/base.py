@@ -17,7 +17,8 @@ class ResponseRecord:
 
     `body` is the Response object as JSON (contract §2.1). `input` holds the items of its own request, `context` all items
     before them, oldest first; both as stored items (contract §1.5). `output` holds the items of `body`. `approvals` maps
-    the ids of the approval requests that the context and the output hold to what the target needs for the answer.
+    the ids of the approval requests that the context and the output hold to what the target needs for the answer;
+    `call_ids` maps `call_id`s that had to be made up for the wire to the target's own.
     `has_session` says that the agent session after this response is stored under its id. `created_at` is in Unix seconds.
     """
 
@@ -34,6 +35,7 @@ class ResponseRecord:
     context: tuple[JsonObject, ...] = ()
     output: tuple[JsonObject, ...] = ()
     approvals: Mapping[str, JsonObject] = field(default_factory=dict)
+    call_ids: Mapping[str, str] = field(default_factory=dict)
     has_session: bool = False
 
     @property
