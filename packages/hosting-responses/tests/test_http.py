@@ -363,3 +363,105 @@ async def test_what_the_accept_header_says_changes_nothing() -> None:
 
     assert json_answer.headers["content-type"] == "application/json"
     assert stream.headers["content-type"].startswith("text/event-stream")
+
+
+# --- Echo --------------------------------------------------------------------------------------------------------
+
+ECHOED: dict[str, Any] = {
+    "model": "mine",
+    "instructions": "Be kind.",
+    "metadata": {"k": "v"},
+    "temperature": 0.25,
+    "top_p": 0.5,
+    "top_logprobs": 3,
+    "presence_penalty": 0.5,
+    "frequency_penalty": -0.5,
+    "max_output_tokens": 99,
+    "max_tool_calls": 7,
+    "parallel_tool_calls": False,
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "truncation": "auto",
+    "user": "u",
+    "safety_identifier": "s",
+    "prompt_cache_key": "k",
+    "prompt_cache_retention": "24h",
+    "store": True,
+    "tool_choice": "required",
+    "tools": [
+        {
+            "type": "function",
+            "name": "weather",
+            "description": None,
+            "parameters": {"type": "object", "properties": {}},
+            "strict": False,
+        }
+    ],
+    "text": {"format": {"type": "json_object"}, "verbosity": "low"},
+}
+DEFAULTS: dict[str, Any] = {
+    "model": "scripted",
+    "instructions": None,
+    "metadata": {},
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_logprobs": 0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "parallel_tool_calls": True,
+    "reasoning": {"effort": None, "summary": None},
+    "truncation": "disabled",
+    "user": None,
+    "safety_identifier": None,
+    "prompt_cache_key": None,
+    "store": True,
+    "background": False,
+    "tool_choice": "auto",
+    "tools": [],
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "previous_response_id": None,
+    "service_tier": "default",
+    "error": None,
+    "incomplete_details": None,
+}
+
+
+@pytest.mark.behaviour("C4")
+async def test_every_field_of_a_request_is_echoed_in_every_form_of_its_response() -> None:
+    async with live.serve(host_of(ScriptedAgent(["hello"])).app) as served:
+        one_shot = (await served.http.post("/responses", json={"input": "q", **ECHOED})).json()
+        streamed = await served.http.post("/responses", json={"input": "q", "stream": True, **ECHOED})
+        continued = await served.http.post("/responses", json={"input": "q", "previous_response_id": one_shot["id"]})
+        queued = (await served.http.post("/responses", json={"input": "q", "background": True, **ECHOED})).json()
+        stored = (await served.http.get(f"/responses/{one_shot['id']}")).json()
+
+    lifecycle = [event["response"] for event in wire.parse_sse(streamed.content) if "response" in event]
+    for response in (one_shot, stored, queued, *lifecycle):
+        assert {name: response[name] for name in ECHOED} == ECHOED
+    assert queued["background"] is True
+    assert continued.json()["previous_response_id"] == one_shot["id"]
+    assert continued.json()["instructions"] is None
+    assert "input" not in one_shot
+    assert "stream" not in one_shot
+
+
+@pytest.mark.behaviour("C4")
+@pytest.mark.parametrize("nothing", [{}, dict.fromkeys({*ECHOED, "previous_response_id", "background", "stream"})])
+async def test_what_a_request_does_not_say_has_its_default(nothing: dict[str, Any]) -> None:
+    async with live.serve(host_of(ScriptedAgent(["hello"])).app) as served:
+        response = (await served.http.post("/responses", json={"input": "q", **nothing})).json()
+
+    assert {name: response[name] for name in DEFAULTS} == DEFAULTS
+    assert "conversation" not in response
+
+
+@pytest.mark.behaviour("C7")
+async def test_an_input_message_needs_no_type() -> None:
+    agent = ScriptedAgent(["hello"])
+    async with live.serve(host_of(agent).app) as served:
+        answer = await served.http.post("/responses", json={"input": [{"role": "user", "content": "q"}]})
+
+    messages: Any = agent.runs[0].messages
+    assert answer.status_code == 200
+    assert [(message.role, message.text) for message in messages] == [("user", "q")]
