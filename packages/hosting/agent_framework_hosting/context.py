@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, Content, Message
 
@@ -14,29 +15,81 @@ from .errors import ConfigurationError
 from .hooks import ChannelStreamUpdateHook, resolve
 from .isolation import IsolationKeys, Partition, get_current_isolation_keys
 from .runs.base import RunEngine, RunLog
-from .sessions import Sessions
+from .sessions import SessionLease, Sessions
 from .stores.base import SessionStore
 from .targets.base import Target, TargetInput
 from .types import ChannelRequest, HostedRunResult
 
 
 class HostedStream:
-    """The updates of one run, and its result once they have been read to the end."""
+    """One run of the target: its updates as they come, and its result once they have been read to the end.
+
+    An async context manager: the run's session is there inside the block, leaving the block early cancels the run. A
+    named session is saved when the block ends without an error, the updates were read to their end and the session was
+    not discarded.
+    """
 
     def __init__(
         self,
-        updates: AsyncGenerator[AgentResponseUpdate, None],
+        context: ChannelContext,
+        request: ChannelRequest,
         session: AgentSession | None,
+        *,
+        keeps_session: bool,
         update_hook: ChannelStreamUpdateHook | None,
     ) -> None:
         self.session = session
         self.is_finished = False
         self.is_discarded = False
-        self._updates = updates
+        self._context = context
+        self._request = request
+        self._keeps_session = keeps_session
         self._update_hook = update_hook
+        self._lease: AbstractAsyncContextManager[SessionLease] | None = None
+        self._lent: SessionLease | None = None
+        self._updates: AsyncGenerator[AgentResponseUpdate, None] | None = None
         self._seen: list[AgentResponseUpdate] = []
 
+    async def __aenter__(self) -> Self:
+        request, context = self._request, self._context
+        partition = current_partition()
+        if request.session_mode == "disabled":
+            self.session = None
+        elif request.session is not None and request.session.isolation_key is not None:
+            self._lease = context.sessions.use(partition, request.session.isolation_key)
+            self._lent = await self._lease.__aenter__()
+            self.session = self._lent.session
+        elif self.session is None:
+            if request.session_mode == "required":
+                raise ConfigurationError("The request has session_mode='required' but names no session.")
+            self.session = context.target.new_session()
+        self._updates = context.target.stream(
+            TargetInput(
+                messages=_with_hosting_metadata(request),
+                partition=partition,
+                session=self.session,
+                keeps_session=self._keeps_session or self._lent is not None,
+                options=request.options or {},
+                attributes=request.attributes,
+            )
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._updates is not None:
+                await self._updates.aclose()
+        finally:
+            if self._lease is not None and self._lent is not None:
+                if error is None and self.is_finished and not self.is_discarded:
+                    self._lent.commit()
+                await self._lease.__aexit__(kind, error, trace)
+
     async def __aiter__(self) -> AsyncIterator[AgentResponseUpdate]:
+        if self._updates is None:
+            raise RuntimeError("The updates can be read inside the block only.")
         hook = self._update_hook
         async for update in self._updates:
             shown = update if hook is None else await resolve(hook(update))
@@ -93,57 +146,24 @@ class ChannelContext:
                 pass
             return stream.result()
 
-    @asynccontextmanager
-    async def run_stream(
+    def run_stream(
         self,
         request: ChannelRequest,
         *,
         session: AgentSession | None = None,
         keeps_session: bool = True,
         update_hook: ChannelStreamUpdateHook | None = None,
-    ) -> AsyncGenerator[HostedStream, None]:
-        """Run the target and hand out its updates as they come; leaving the block early cancels the run.
+    ) -> HostedStream:
+        """Return a run of the target; enter it to start, iterate over it for the updates.
 
         A session that `request.session` names wins over `session`, which the caller must own and which nobody will
-        continue unless `keeps_session`. A named session is saved
-        when the updates were read to their end and the session was not discarded, and only then.
+        continue unless `keeps_session`.
 
         Raises:
-            ConfigurationError: `session_mode` is `required` and there is no session.
-            TargetError: the agent or workflow raised; its exception is the cause.
+            ConfigurationError: on entering; `session_mode` is `required` and there is no session.
+            TargetError: while iterating; the agent or workflow raised, its exception is the cause.
         """
-        partition = current_partition()
-        async with AsyncExitStack() as stack:
-            lease = None
-            if request.session_mode == "disabled":
-                session = None
-            elif (name := _session_name(request)) is not None:
-                lease = await stack.enter_async_context(self.sessions.use(partition, name))
-                session = lease.session
-            elif session is None:
-                session = self._new_session(request)
-            run = TargetInput(
-                messages=_with_hosting_metadata(request),
-                partition=partition,
-                session=session,
-                keeps_session=keeps_session or lease is not None,
-                options=request.options or {},
-                attributes=request.attributes,
-            )
-            updates = await stack.enter_async_context(aclosing(self.target.stream(run)))
-            stream = HostedStream(updates, session, update_hook)
-            yield stream
-            if lease is not None and stream.is_finished and not stream.is_discarded:
-                lease.commit()
-
-    def _new_session(self, request: ChannelRequest) -> AgentSession:
-        if request.session_mode == "required":
-            raise ConfigurationError("The request has session_mode='required' but names no session.")
-        return self.target.new_session()
-
-
-def _session_name(request: ChannelRequest) -> str | None:
-    return request.session.isolation_key if request.session is not None else None
+        return HostedStream(self, request, session, keeps_session=keeps_session, update_hook=update_hook)
 
 
 def current_partition() -> Partition:

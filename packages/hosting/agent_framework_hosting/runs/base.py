@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NewType, Protocol, TypeAlias
+from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
 
 from ..isolation import Partition
 
@@ -13,16 +12,14 @@ RunId = NewType("RunId", str)
 """Which run inside a partition. For the Responses channel this is the response id."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunKey:
+class RunKey(NamedTuple):
     """Name a run: whose it is and which."""
 
     partition: Partition
     run_id: RunId
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try to execute a run. `number` (from 1) is the fence: a store refuses writes of any but the latest."""
 
     key: RunKey

@@ -24,12 +24,12 @@ class _Log:
         self.entries: list[LogEntry] = []
         self.closed = False
         self.attempt = 0
-        self.waiters: set[asyncio.Future[None]] = set()
+        self.waiters: set[asyncio.Future[bool]] = set()
 
     def wake(self) -> None:
         for waiter in self.waiters:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(True)
         self.waiters.clear()
 
 
@@ -72,16 +72,19 @@ class MemoryRunLog:
         if log is None:
             return
         position = max(after, -1) + 1
-        while True:
-            if len(log.entries) > position:
-                batch = log.entries[position:]
-                position += len(batch)
-                yield batch
-                continue
-            if log.closed or self._find(key) is not log:
-                return
-            if not await self._more(log, idle):
-                yield ()
+        reader = _Reader(log, idle)
+        try:
+            while True:
+                if len(log.entries) > position:
+                    batch = log.entries[position:]
+                    position += len(batch)
+                    yield batch
+                elif log.closed or self._find(key) is not log:
+                    return
+                elif not await reader.more():
+                    yield ()
+        finally:
+            reader.close()
 
     async def exists(self, key: RunKey) -> bool:
         """Whether the run has a log that can still be read from its start."""
@@ -97,27 +100,47 @@ class MemoryRunLog:
     def _find(self, key: RunKey) -> _Log | None:
         return self._open.get(key) or self._closed.get(key)
 
-    @staticmethod
-    async def _more(log: _Log, idle: float | None) -> bool:
+
+class _Reader:
+    """Waits for a log to grow. One timer serves all waits: a stream of deltas must not pay for one each."""
+
+    __slots__ = ("_idle", "_log", "_loop", "_since", "_timer", "_waiter")
+
+    def __init__(self, log: _Log, idle: float | None) -> None:
+        self._log = log
+        self._idle = idle
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[bool] | None = None
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def more(self) -> bool:
         """Wait for the next append; `False` when `idle` seconds passed without one."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        log.waiters.add(waiter)
-        # A timer that cancels nothing on the fast path: one handle per wait is cheaper than asyncio.timeout().
-        timer = None if idle is None else waiter.get_loop().call_later(idle, _expire, waiter)
+        waiter: asyncio.Future[bool] = self._loop.create_future()
+        self._waiter = waiter
+        self._log.waiters.add(waiter)
+        if self._idle is not None:
+            self._since = self._loop.time()
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._since + self._idle, self._tick, self._idle)
         try:
-            await waiter
-        except TimeoutError:
-            return False
+            return await waiter
         finally:
-            log.waiters.discard(waiter)
-            if timer is not None:
-                timer.cancel()
-        return True
+            self._log.waiters.discard(waiter)
 
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
 
-def _expire(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
+    def _tick(self, idle: float) -> None:
+        due = self._since + idle
+        if self._waiter is not None and not self._waiter.done() and due <= self._loop.time():
+            self._waiter.set_result(False)
+            self._timer = None
+        else:
+            # There was something to read meanwhile: the silence is younger than the timer.
+            self._timer = self._loop.call_at(max(due, self._loop.time() + idle / 4), self._tick, idle)
 
 
 class MemoryRunEngine:
@@ -162,6 +185,8 @@ class MemoryRunEngine:
         self._draining = True
         if self._tasks and grace > 0:
             await asyncio.wait(set(self._tasks.values()), timeout=grace)
+        # A task that is cancelled before its first step never calls its handler, and nobody would end the run.
+        await asyncio.sleep(0)
         left = set(self._tasks.values())
         for task in left:
             task.cancel()
@@ -173,6 +198,9 @@ class MemoryRunEngine:
         try:
             with contextlib.suppress(asyncio.CancelledError):  # asked for; the handler has recorded it
                 await handler(key)
-        except Exception:
-            # The run boundary: handlers record failures themselves, so what arrives here is a broken store or our bug.
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            # The run boundary: handlers record failures themselves, so what arrives here is a broken store, our bug, or
+            # an agent's idea of an exit, which must not be that of the host.
             logger.exception("A run handler failed", extra={"run_id": key.run_id})

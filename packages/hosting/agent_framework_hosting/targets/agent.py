@@ -49,8 +49,11 @@ class AgentTarget:
 
     async def stream(self, run: TargetInput) -> AsyncGenerator[AgentResponseUpdate, None]:
         """Yield the updates of one run. See `Target.stream`."""
-        providers = getattr(self._agent, "context_providers", None) or ()
-        async with bound_request_context((self._agent, *providers), run.attributes), AsyncExitStack() as stack:
+        candidates = (self._agent, *(getattr(self._agent, "context_providers", None) or ()))
+        bindables = [candidate for candidate in candidates if hasattr(candidate, "bind_request_context")]
+        async with AsyncExitStack() as stack:
+            if bindables:
+                await stack.enter_async_context(bound_request_context(bindables, run.attributes))
             try:
                 async for update in await self._start(run, stack):
                     yield update
