@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent_framework import Content
@@ -37,6 +37,7 @@ class Call:
     __slots__ = (
         "_chunks",
         "content_id",
+        "earlier",
         "has_result",
         "is_closed",
         "is_complete",
@@ -46,9 +47,11 @@ class Call:
         "source_id",
     )
 
-    def __init__(self, *, name: str, source_id: str, owner: Owner) -> None:
+    def __init__(self, *, name: str, source_id: str, owner: Owner, earlier: Call | None = None) -> None:
         self.name = name
         self.source_id = source_id
+        # The undecided call before this one that has the same id.
+        self.earlier = earlier
         self.content_id: str | None = None
         self.owner = owner
         self.item: CallItem | None = None
@@ -63,6 +66,23 @@ class Call:
         text = "".join(self._chunks)
         self._chunks = [text]
         return text
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether a result, an approval request or the end of the run will say whose call it is."""
+        return self.owner is Owner.UNDECIDED and not self.has_result
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing can follow the arguments: they came as an object, or their text is one."""
+        # Parsing at every chunk would make the work grow with the arguments.
+        if self.is_complete or not self._chunks or not self._chunks[-1].rstrip().endswith("}"):
+            return self.is_complete
+        try:
+            json.loads(self.arguments)
+        except ValueError:
+            return False
+        return True
 
     def take(self, content: Content) -> str:
         """Add what `content` says about the arguments and return what it adds to them.
@@ -98,15 +118,19 @@ class Calls:
         "_last",
         "_mint",
         "_owner_of",
+        "_taken",
         "_wire_ids",
         "all",
         "minted",
     )
 
-    def __init__(self, *, owner_of: Callable[[str], Owner], mint: Callable[[], str]) -> None:
-        """Create an empty book; `mint` returns a new `call_id`."""
+    def __init__(
+        self, *, owner_of: Callable[[str], Owner], mint: Callable[[], str], taken: Collection[str] = frozenset()
+    ) -> None:
+        """Create an empty book; `mint` returns a new `call_id`, `taken` are those that the context has already."""
         self._owner_of = owner_of
         self._mint = mint
+        self._taken = taken
         self._by_content_id: dict[str, Call] = {}
         self._by_source_id: dict[str, Call] = {}
         self._by_index: dict[int, Call] = {}
@@ -121,8 +145,7 @@ class Calls:
         if call is None:
             if not content.name:
                 return None
-            call = Call(name=content.name, source_id=content.call_id or "", owner=self._owner_of(content.name))
-            self.all.append(call)
+            call = self._new(content, content.name)
         if content.id:
             call.content_id = content.id
             self._by_content_id[content.id] = call
@@ -136,7 +159,7 @@ class Calls:
 
     def settle(self, content: Content) -> Call | None:
         """Return the call that a `function_result` content answers, if it had no answer yet."""
-        call = self._known(content)
+        call = self._oldest(content)
         if call is None or call.has_result:
             return None
         call.has_result = True
@@ -144,7 +167,7 @@ class Calls:
 
     def absorb(self, content: Content) -> None:
         """Let an approval request take over the call it embeds."""
-        call = self._known(content)
+        call = self._oldest(content)
         if call is not None and call.item is None:
             call.owner = Owner.APPROVAL
 
@@ -154,18 +177,34 @@ class Calls:
         self._last = None
 
     def claim_call_id(self, source_id: str) -> str:
-        """Return the `call_id` for the wire: the agent's own one if this response has not used it."""
+        """Return the `call_id` for the wire: the agent's own one if neither response nor context has used it."""
         call_id = source_id
-        if not call_id or call_id in self._wire_ids:
+        if not call_id or call_id in self._wire_ids or call_id in self._taken:
             call_id = self._mint()
-            self.minted[call_id] = source_id
+            if source_id:
+                self.minted[call_id] = source_id
         self._wire_ids.add(call_id)
         return call_id
 
-    def _known(self, content: Content) -> Call | None:
+    def _new(self, content: Content, name: str) -> Call:
+        # The framework names a call without a `call_id` by the id of its content.
+        source_id = content.call_id or content.id or ""
+        earlier = self._by_source_id.get(source_id)
+        if earlier is not None and not earlier.is_undecided:
+            earlier = None
+        call = Call(name=name, source_id=source_id, owner=self._owner_of(name), earlier=earlier)
+        self._by_source_id[source_id] = call
+        self.all.append(call)
+        return call
+
+    def _oldest(self, content: Content) -> Call | None:
+        """Return the call with the id of `content`: of several undecided ones, results answer the oldest first."""
         if content.id and content.id in self._by_content_id:
             return self._by_content_id[content.id]
-        return self._by_source_id.get(content.call_id or "")
+        call = self._by_source_id.get(content.call_id or "")
+        while call is not None and call.earlier is not None and call.earlier.is_undecided:
+            call = call.earlier
+        return call
 
     def _find(self, content: Content) -> Call | None:
         if content.id and content.id in self._by_content_id:
@@ -194,7 +233,7 @@ def _is_same(call: Call, content: Content) -> bool:
         return True
     if call.content_id and content.id and call.content_id != content.id:
         return False
-    if not call.is_closed:
+    if not call.is_closed and not call.is_complete:
         return True
     value = content.arguments
     text = value if isinstance(value, str) else "" if value is None else json_text(value)
@@ -202,13 +241,7 @@ def _is_same(call: Call, content: Content) -> bool:
 
 
 def _continues(last: Call, content: Content) -> bool:
-    if last.is_complete or last.name != content.name or not isinstance(content.arguments, str):
-        return False
-    try:
-        json.loads(last.arguments)
-    except ValueError:
-        return True
-    return False
+    return last.name == content.name and isinstance(content.arguments, str) and not last.is_whole
 
 
 def _tool_call_index(content: Content) -> int | None:

@@ -243,6 +243,85 @@ def test_contradicting_arguments_replace_what_was_not_sent(encode: Any) -> None:
     assert shown(encoded) == [("c1", '{"b":2}')]
 
 
+def outputs(encoded: Any) -> list[tuple[str, str]]:
+    return [(item["call_id"], item["output"]) for item in encoded.output if item["type"] == "function_call_output"]
+
+
+@pytest.mark.parametrize("call_id", ["", "server"])
+def test_calls_that_cannot_be_told_apart_get_their_results_in_order(call_id: str, encode: Any, say: Any) -> None:
+    encoded = encode(
+        call(call_id, "server", {"a": 1}),
+        call(call_id, "server", {"a": 2}),
+        result(call_id, "first"),
+        result(call_id, "second"),
+        say("done"),
+        server_calls="function_call",
+    )
+
+    assert [arguments for _, arguments in shown(encoded)] == ['{"a":1}', '{"a":2}']
+    assert outputs(encoded) == [
+        (wire_id, text) for (wire_id, _), text in zip(shown(encoded), ("first", "second"), strict=True)
+    ]
+
+
+def test_calls_that_cannot_be_told_apart_stay_hidden_once_they_have_their_results(encode: Any, say: Any) -> None:
+    encoded = encode(call("", "server", {"a": 1}), call("", "server", {"a": 2}), result(""), result(""), say("done"))
+
+    assert [item["type"] for item in encoded.output] == ["message"]
+
+
+def test_two_undecided_calls_with_one_id_are_two_calls_of_the_client(encode: Any) -> None:
+    encoded = encode(call("other", "other", {"a": 1}), call("other", "other", {"a": 2}))
+
+    assert shown(encoded) == [("other", '{"a":1}'), ("call_1", '{"a":2}')]
+
+
+def test_an_approval_request_without_a_call_id_takes_over_its_call(encode: Any, send: Any) -> None:
+    asked = Content.from_function_call("", "server", arguments={"a": 1})
+    encoded = encode(call("", "server", {"a": 1}), send(Content.from_function_approval_request("r1", asked)))
+
+    assert [item["type"] for item in encoded.output] == ["mcp_approval_request"]
+
+
+def test_a_call_without_a_call_id_has_the_id_under_which_the_framework_expects_its_output(encode: Any) -> None:
+    encoded = encode(
+        call("", arguments='{"a":', id="af-call-1"),
+        call("", "", "1}", id="af-call-1"),
+        paused(call("af-call-1", id="af-call-1")),
+        client_tools=CLIENT,
+    )
+
+    assert shown(encoded) == [("af-call-1", '{"a":1}')]
+    assert encoded.encoder.minted_call_ids == {}
+
+
+def test_a_made_up_call_id_stands_for_no_other_when_the_agent_has_none(encode: Any) -> None:
+    encoded = encode(call("", arguments="{}"), client_tools=CLIENT)
+
+    assert shown(encoded) == [("call_1", "{}")]
+    assert encoded.encoder.minted_call_ids == {}
+
+
+def test_a_call_id_of_the_context_is_not_used_again(encode: Any) -> None:
+    encoded = encode(
+        call("call_0", arguments="{}"),
+        call("call_9", arguments="{}"),
+        client_tools=CLIENT,
+        taken_ids=frozenset({"call_0"}),
+    )
+
+    assert [call_id for call_id, _ in shown(encoded)] == ["call_1", "call_9"]
+    assert encoded.encoder.minted_call_ids == {"call_1": "call_0"}
+
+
+@pytest.mark.behaviour("B3")
+def test_chunks_that_repeat_the_name_of_their_call_are_one_call(encode: Any) -> None:
+    chunks = ('{"a":{"b":1}', ',"c":"}', '"}')
+    encoded = encode(*(call("", arguments=chunk) for chunk in chunks), client_tools=CLIENT)
+
+    assert [arguments for _, arguments in shown(encoded)] == ['{"a":{"b":1},"c":"}"}']
+
+
 def test_a_call_id_is_claimed_once() -> None:
     calls = Calls(owner_of=lambda _name: Owner.CLIENT, mint=lambda: "call_new")
 

@@ -25,6 +25,13 @@ def test_an_id_is_given_out_once() -> None:
     assert out.claim_id("novel") == "item_4"
 
 
+def test_an_id_of_the_context_is_not_given_out_again() -> None:
+    out = Output(EventWriter(), lambda prefix: f"{prefix}_new", taken=frozenset({"rs_1"}))
+
+    assert out.claim_id("reasoning", "rs_1") == "rs_new"
+    assert out.claim_id("reasoning", "rs_2") == "rs_2"
+
+
 @pytest.mark.behaviour("B5")
 def test_items_keep_the_order_in_which_they_were_announced() -> None:
     out = output()

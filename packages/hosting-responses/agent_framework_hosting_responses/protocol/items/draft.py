@@ -77,9 +77,9 @@ class Draft:
     def __init__(self, writer: EventWriter, options: EncoderOptions, new_id: IdFactory) -> None:
         self.options = options
         self.new_id = new_id
-        self.output = Output(writer, new_id)
+        self.output = Output(writer, new_id, taken=options.taken_ids)
         self.hosted = HostedItems(self.output, include=options.include)
-        self.calls = Calls(owner_of=self._owner_of, mint=lambda: new_id("call"))
+        self.calls = Calls(owner_of=self._owner_of, mint=lambda: new_id("call"), taken=options.taken_ids)
         self.open_calls: list[Call] = []
         self.approvals: dict[str, str] = {}
         self.message: MessageItem | None = None

@@ -9,7 +9,7 @@ Source: contract §3.6 (Text, Annotations, Refusal).
 from __future__ import annotations
 
 from agent_framework_hosting_responses.protocol.events import DeltaRun
-from agent_framework_hosting_responses.protocol.json import JsonObject
+from agent_framework_hosting_responses.protocol.json import JsonObject, JsonValue
 
 from .output import Output
 
@@ -17,7 +17,7 @@ from .output import Output
 class MessageItem:
     """One open message item; closed exactly once."""
 
-    __slots__ = ("_annotations", "_item", "_output", "_parts", "_place", "is_refusal", "phase", "run")
+    __slots__ = ("_annotations", "_item", "_output", "_parts", "_place", "_told", "is_refusal", "phase", "run")
 
     def __init__(self, output: Output, *, phase: str | None = None) -> None:
         self._output = output
@@ -34,6 +34,7 @@ class MessageItem:
         self._place: JsonObject = {"item_id": self._item["id"], "output_index": output.add(self._item)}
         self._parts: list[JsonObject] = []
         self._annotations: list[JsonObject] = []
+        self._told: set[tuple[JsonValue, ...]] = set()
         self.is_refusal = False
         self.run: DeltaRun | None = None
 
@@ -67,9 +68,11 @@ class MessageItem:
         """Attach annotations to the open text part; a message without one gets an empty part."""
         self.open_part(refusal=False)
         for annotation in annotations:
-            if annotation in self._annotations:
+            key = tuple(annotation.values())
+            if key in self._told:
                 # The framework tells some annotations once as they come and once more with their part.
                 continue
+            self._told.add(key)
             self._output.writer.emit(
                 "response.output_text.annotation.added",
                 {
@@ -102,6 +105,7 @@ class MessageItem:
         self._output.writer.emit("response.content_part.done", {**place, "part": part})
         self._parts.append(part)
         self._annotations = []
+        self._told = set()
         self.run = None
 
     def close(self, status: str) -> None:

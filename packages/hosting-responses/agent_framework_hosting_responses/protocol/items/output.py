@@ -5,6 +5,8 @@ Source: contract §2.4, §3.2, §3.6.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from agent_framework_hosting_responses.protocol.events import EventWriter
@@ -15,19 +17,20 @@ from agent_framework_hosting_responses.protocol.json import JsonObject, encode_j
 class Output:
     """Items in the order of their first event; an index is never reused."""
 
-    __slots__ = ("_encoded", "_ids", "_items", "_new_id", "writer")
+    __slots__ = ("_encoded", "_ids", "_items", "_new_id", "_taken", "writer")
 
-    def __init__(self, writer: EventWriter, new_id: IdFactory) -> None:
+    def __init__(self, writer: EventWriter, new_id: IdFactory, *, taken: Collection[str] = frozenset()) -> None:
         self.writer = writer
         self._new_id = new_id
+        self._taken = taken
         self._items: list[JsonObject | None] = []
         self._encoded: list[bytes] = []
         self._ids: set[str] = set()
 
     def claim_id(self, item_type: str, wanted: object = None) -> str:
-        """Return `wanted` if it is an id that this response has not used, otherwise a new one."""
-        item_id = wanted if isinstance(wanted, str) and wanted and wanted not in self._ids else None
-        if item_id is None:
+        """Return `wanted` if it is an id that neither this response nor its context has used, otherwise a new one."""
+        item_id = wanted if isinstance(wanted, str) else None
+        if not item_id or item_id in self._ids or item_id in self._taken:
             item_id = new_item_id(item_type, self._new_id)
         self._ids.add(item_id)
         return item_id

@@ -22,6 +22,9 @@ class EncoderOptions(msgspec.Struct, frozen=True, kw_only=True):
     allowed_tools: frozenset[str] | None = None
     """The hard rule of `tool_choice`: calls to other client tools are not emitted."""
 
+    taken_ids: frozenset[str] = frozenset()
+    """Ids of items and calls that the context has already: this response uses none of them again (contract §3.8)."""
+
     server_calls: Literal["hide", "function_call", "mcp_call"] = "hide"
     """The form of calls that the server ran itself."""
 
