@@ -125,7 +125,8 @@ class ResponsesChannel:
             body = await until_disconnect(request.receive, self.service.result(started))
         finally:
             await self.service.leave(started)
-        if body is None or started.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
+        # Not even terminal is a run whose end could not be stored.
+        if body is None or started.status not in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}:
             return json_response(error_body(errors.server_error()), status=500, headers=NO_RETRY)
         return json_response(body)
 

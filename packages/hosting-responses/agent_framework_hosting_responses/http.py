@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -27,6 +27,9 @@ ResultT = TypeVar("ResultT")
 
 # The official client retries 5xx and 408/409/429 by itself; a run that began must not run twice (contract §9.4).
 NO_RETRY: Final = {"x-should-retry": "false"}
+
+# Seconds; far below the one second within which a run has to hear that its client has left.
+_PATIENCE: Final = 0.05
 
 _STREAM_HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -91,7 +94,8 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     """Return the request's body, of at most `limit` bytes.
 
     Raises:
-        RequestError: 413, before more than `limit` bytes are in memory; 400 for a content type that is not JSON.
+        RequestError: 413, before more than `limit` bytes are in memory; 400 for a content type that is not JSON, or when the
+            client leaves before the end.
     """
     content_type = request.headers.get("content-type")
     if content_type is not None and content_type.partition(";")[0].strip().lower() != "application/json":
@@ -101,25 +105,53 @@ async def read_body(request: Request, *, limit: int) -> bytes:
         raise errors.body_too_large()
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise errors.body_too_large()
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise errors.body_too_large()
+            chunks.append(chunk)
+    except ClientDisconnect:
+        # Nobody reads this; as an error of the server it would fill the log of any host that can be reached.
+        raise RequestError("The request ended in the middle of its body.", status=400) from None
     return b"".join(chunks)
 
 
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, ResultT]) -> ResultT | None:
-    """Return what `work` returns, or cancel it and return `None` when the client leaves first."""
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_disconnected(receive))
+async def until_disconnect(receive: Receive, work: Awaitable[ResultT]) -> ResultT | None:
+    """Return what `work` returns, or cancel it and return `None` when the client leaves first.
+
+    The client is watched from `_PATIENCE` seconds on: most answers are done by then and need no second task.
+    """
+    current = asyncio.current_task()
+    assert current is not None  # noqa: S101  coroutines of an ASGI server run in tasks
+    watch: asyncio.Task[None] | None = None
+    has_left = False
+
+    def leave(task: asyncio.Task[None]) -> None:
+        nonlocal has_left
+        if not task.cancelled():
+            has_left = True
+            current.cancel()
+
+    def start_watching() -> None:
+        nonlocal watch
+        watch = asyncio.create_task(_disconnected(receive))
+        watch.add_done_callback(leave)
+
+    timer = asyncio.get_running_loop().call_later(_PATIENCE, start_watching)
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
+        return await work
+    except asyncio.CancelledError:
+        # Cancelled by `leave`, and by nobody else: the server may be stopping the request too.
+        if has_left and current.uncancel() == 0:
+            return None
+        raise
     finally:
-        for unfinished in (task, watch):
-            unfinished.cancel()
-        await asyncio.wait({task, watch})
+        timer.cancel()
+        if watch is not None:
+            watch.remove_done_callback(leave)
+            watch.cancel()
+            await asyncio.wait({watch})
 
 
 async def _disconnected(receive: Receive) -> None:

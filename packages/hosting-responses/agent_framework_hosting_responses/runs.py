@@ -12,11 +12,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from agent_framework import AgentResponse, AgentSession
+from msgspec.structs import replace
 
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.errors import LeaseLost, StaleWrite
@@ -55,6 +56,7 @@ class Turn:
     session: AgentSession | None = None
     attempt: Attempt | None = None
     has_session: bool = field(default=False, init=False)
+    closing: Sequence[LogEntry] = field(default=(), init=False)
 
     @property
     def key(self) -> RunKey:
@@ -122,26 +124,36 @@ class ResponseRuns:
         # The task never got to its first line, or it ignores its cancellation.
         await self._take_over(turn, turn.encoder.cancel)
 
-    async def _take_over(self, turn: Turn, ending: Callable[[], Sequence[LogEntry]]) -> None:
-        """Take the right to write away from the run's task, and end the response in its place."""
+    async def _take_over(self, turn: Turn, ending: Callable[[], Sequence[LogEntry]]) -> bool:
+        """Take the right to write away from the run's task, and end the response in its place; `False` if it has ended."""
         attempt = await turn.store.begin(turn.key)
         self._turns.pop(turn.key, None)
-        if attempt is not None and not turn.encoder.is_terminal:
-            turn.attempt = attempt
-            await self._finish(turn, attempt, ending())
+        if attempt is None:
+            return False
+        turn.attempt = attempt
+        # A run that had come to its end, but lost the right to write it down, ends as it would have.
+        await self._finish(turn, attempt, turn.closing if turn.encoder.is_terminal else ending())
+        return True
 
     async def _execute(self, key: RunKey) -> None:
         turn = self._turns.get(key)
         if turn is None:
             return
-        attempt = turn.attempt = await turn.store.begin(key)
         token = set_current_isolation_keys(turn.isolation)
         watch = None if self._run_timeout is None else asyncio.create_task(self._watch(turn, self._run_timeout))
         try:
+            attempt = turn.attempt = await turn.store.begin(key)
             if attempt is not None:
                 await self._advance(turn, attempt)
         except (LeaseLost, StaleWrite):
             logger.warning("A run lost its right to write and stopped", extra={"run_id": key.run_id})
+        except GeneratorExit:  # the event loop is gone
+            raise
+        except BaseException:
+            # A store failed, the run was cancelled between two writes, or the agent raised what is no `Exception`.
+            ending = turn.encoder.cancel if _is_cancelled() else turn.encoder.fail
+            await _uninterrupted(self._end_somehow(turn, ending))
+            raise
         finally:
             reset_current_isolation_keys(token)
             self._turns.pop(key, None)
@@ -153,7 +165,17 @@ class ResponseRuns:
         """End the response of a run that ignores the cancellation by which its time limit stops it."""
         await asyncio.sleep(run_timeout + self._cancel_grace)
         logger.error("A run ignores its time limit", extra={"run_id": turn.key.run_id})
-        await _uninterrupted(self._take_over(turn, partial(turn.encoder.fail, message=_OVER_TIME)))
+        await _uninterrupted(self._end_somehow(turn, partial(turn.encoder.fail, message=_OVER_TIME)))
+
+    async def _end_somehow(self, turn: Turn, ending: Callable[[], Sequence[LogEntry]]) -> None:
+        """End the response, or at least its log: no reader may wait for an end that cannot be written."""
+        try:
+            is_told = await self._take_over(turn, ending)
+        except Exception:
+            logger.exception("The end of a run could not be stored", extra={"run_id": turn.key.run_id})
+            is_told = False
+        if not is_told:
+            await turn.log.drop(turn.key)
 
     async def _advance(self, turn: Turn, attempt: Attempt) -> None:
         """Run the turn from `in_progress` to its terminal state."""
@@ -166,18 +188,9 @@ class ResponseRuns:
                 events = await self._stream(turn, attempt)
         except (LeaseLost, StaleWrite):
             raise
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the run boundary; `_ending` logs it
             _require_right(turn, attempt)
-            events = turn.encoder.cancel()
-        except Exception:
-            _require_right(turn, attempt)
-            # The run boundary. What went wrong is for the log; callers learn that it went wrong.
-            logger.exception("A run failed", extra={"run_id": turn.key.run_id, "is_timeout": limit.expired()})
-            if _is_cancelled():
-                # Some agents answer their cancellation with an exception of their own.
-                events = turn.encoder.cancel()
-            else:
-                events = turn.encoder.fail(message=_OVER_TIME if limit.expired() else "The agent failed to answer.")
+            events = _ending(turn, error, is_over_time=limit.expired())
         await _uninterrupted(self._finish(turn, attempt, events))
 
     async def _stream(self, turn: Turn, attempt: Attempt) -> Sequence[LogEntry]:
@@ -206,15 +219,15 @@ class ResponseRuns:
                 raise asyncio.CancelledError
             if self._response_hook is not None:
                 await self._hook(self._response_hook, turn, stream.result(), replaces=waits_for_hook)
-            # Before the end is decided: a session that cannot be stored fails the run instead of leaving it open.
-            if turn.record.is_stored and stream.session is not None:
+            if encoder.has_failed:
+                stream.discard_session()
+            elif turn.record.is_stored and stream.session is not None:
                 key = response_session_key(turn.key.run_id)
                 await self._context.session_store.put(turn.key.partition, key, stream.session)
                 turn.has_session = True
-            closing = encoder.complete()
-            if encoder.status == RunStatus.FAILED.value:
-                stream.discard_session()
-            return closing
+        # Last: a session that cannot be stored, named ones included, fails the run instead of leaving it open.
+        _require_right(turn, attempt)
+        return encoder.complete()
 
     async def _hook(
         self, hook: ChannelResponseHook, turn: Turn, result: HostedRunResult[AgentResponse[Any]], *, replaces: bool
@@ -226,6 +239,7 @@ class ResponseRuns:
 
     async def _finish(self, turn: Turn, attempt: Attempt, events: Sequence[LogEntry]) -> None:
         """Store the terminal state, then tell."""
+        turn.closing = events
         status = RunStatus(turn.encoder.status)
         has_session = turn.has_session and status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
         await self._save(turn, attempt, status, has_session=has_session)
@@ -252,6 +266,19 @@ def _require_right(turn: Turn, attempt: Attempt) -> None:
     """Raise `LeaseLost` when somebody else has ended the response, or will."""
     if turn.attempt is not attempt:
         raise LeaseLost("Another attempt has begun.")
+
+
+def _ending(turn: Turn, error: BaseException, *, is_over_time: bool) -> Sequence[LogEntry]:
+    """End a run that `error` broke off. What went wrong is for the log; callers learn that it went wrong."""
+    is_cancelled = _is_cancelled()
+    if not (is_cancelled and isinstance(error, asyncio.CancelledError)):
+        extra = {"run_id": turn.key.run_id, "is_timeout": is_over_time}
+        logger.error("A run failed", exc_info=error, extra=extra)
+    if is_cancelled:
+        # Some agents answer their cancellation with an exception of their own.
+        return turn.encoder.cancel()
+    # Here also an agent that gives up because something it waited for was cancelled: nobody asked the run to stop.
+    return turn.encoder.fail(message=_OVER_TIME if is_over_time else "The agent failed to answer.")
 
 
 def _is_cancelled() -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 from agent_framework import FunctionTool
@@ -128,17 +128,17 @@ class ResponsesService:
         )
         model = self._resolve_model(request.model)
         continuation = await self._history.resolve(request, current_partition())
-        channel_request = await self._channel_request(request, continuation)
+        response_id = self._new_response_id(request.previous_response_id)
+        channel_request = await self._channel_request(request, continuation, response_id)
         self._check_tools(request, channel_request)
-        turn = self._turn(request, continuation, channel_request, model=model)
+        response = new_response(request, response_id=response_id, created_at=int(self._clock()), model=model)
+        turn = self._turn(request, continuation, channel_request, response)
         await self._runs.start(turn)
         return Started(turn)
 
-    async def follow(self, started: Started, *, idle: float | None = None) -> AsyncGenerator[Sequence[LogEntry], None]:
+    def follow(self, started: Started, *, idle: float | None = None) -> AsyncGenerator[Sequence[LogEntry], None]:
         """Yield the events of a run that was just created, from the first; an empty batch after `idle` silent seconds."""
-        async with aclosing(started.turn.log.follow(started.turn.key, idle=idle)) as batches:
-            async for batch in batches:
-                yield batch
+        return started.turn.log.follow(started.turn.key, idle=idle)
 
     async def result(self, started: Started) -> bytes:
         """Wait for the end of the run and return the terminal Response object as JSON."""
@@ -253,7 +253,9 @@ class ResponsesService:
             raise errors.response_not_found(response_id)
         return record, self._unstored
 
-    async def _channel_request(self, request: CreateRequest, continuation: Continuation) -> ChannelRequest:
+    async def _channel_request(
+        self, request: CreateRequest, continuation: Continuation, response_id: str
+    ) -> ChannelRequest:
         speaker = request.echo.get("safety_identifier") or request.echo.get("user")
         channel_request = ChannelRequest(
             channel=self._name,
@@ -261,6 +263,7 @@ class ResponsesService:
             input=to_messages(continuation.unseen, approvals=continuation.approvals),
             options=chat_options(request),
             metadata=request.metadata,
+            attributes={"response_id": response_id, "previous_response_id": request.previous_response_id},
             stream=request.stream,
             identity=ChannelIdentity(self._name, speaker) if isinstance(speaker, str) else None,
         )
@@ -269,27 +272,26 @@ class ResponsesService:
         )
 
     def _turn(
-        self, request: CreateRequest, continuation: Continuation, channel_request: ChannelRequest, *, model: str
+        self,
+        request: CreateRequest,
+        continuation: Continuation,
+        channel_request: ChannelRequest,
+        response: JsonObject,
     ) -> Turn:
-        previous_id = request.previous_response_id
-        response_id = self._new_response_id(previous_id)
-        created_at = int(self._clock())
-        response = new_response(request, response_id=response_id, created_at=created_at, model=model)
         record = ResponseRecord(
-            key=RunKey(current_partition(), RunId(response_id)),
+            key=RunKey(current_partition(), RunId(str(response["id"]))),
             status=RunStatus.QUEUED if request.background else RunStatus.IN_PROGRESS,
-            created_at=created_at,
+            created_at=cast("int", response["created_at"]),
             body=encode_json(response),
             is_background=request.background,
             is_streamed=request.stream,
             is_stored=request.store,
-            previous_response_id=previous_id,
+            previous_response_id=request.previous_response_id,
             input=continuation.input,
             context=continuation.context,
             approvals=continuation.approvals,
             call_ids=continuation.call_ids,
         )
-        attributes = {"response_id": response_id, "previous_response_id": previous_id}
         encoder = ResponseEncoder(
             response,
             options=self._encoder_options(request, channel_request),
@@ -298,7 +300,7 @@ class ResponsesService:
         )
         return Turn(
             record=record,
-            request=_with_attributes(channel_request, attributes),
+            request=channel_request,
             isolation=get_current_isolation_keys() or IsolationKeys(),
             encoder=encoder,
             store=self._responses if request.store else self._unstored,
@@ -333,10 +335,6 @@ class ResponsesService:
 def _offered_tools(request: ChannelRequest) -> frozenset[str]:
     tools = cast("Sequence[object]", (request.options or {}).get("tools") or ())
     return frozenset(tool.name for tool in tools if isinstance(tool, FunctionTool))
-
-
-def _with_attributes(request: ChannelRequest, attributes: Mapping[str, object]) -> ChannelRequest:
-    return replace(request, attributes={**request.attributes, **attributes})
 
 
 def _id_factory(factory: ResponseIdFactory | None) -> Callable[[str | None], str]:

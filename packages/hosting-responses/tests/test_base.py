@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ def test_the_context_of_a_continuation_is_context_then_input_then_output() -> No
 
 
 def test_a_record_is_a_snapshot_that_cannot_be_changed() -> None:
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         record().status = RunStatus.FAILED  # type: ignore[misc]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import live
 import openai
 import pytest
+from msgspec.structs import replace
 
 from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.errors import AlreadyExists, StaleWrite

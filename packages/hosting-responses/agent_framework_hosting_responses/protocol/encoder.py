@@ -84,6 +84,11 @@ class ResponseEncoder:
         return self._status in _TERMINAL
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the model has reported its failure, so that `complete` will end the response as `failed`."""
+        return self._draft.failure is not None or self._finish_reason in _FAILED_FINISH
+
+    @property
     def approvals(self) -> Mapping[str, str]:
         """Id of an approval request on the wire → the framework's id of the request."""
         return self._draft.approvals
@@ -130,11 +135,8 @@ class ResponseEncoder:
         """End a run that came to its end: `completed`, `incomplete`, or `failed` if the model had failed."""
         self._require_running("complete()")
         draft = self._draft
-        failure = draft.failure
-        if failure is None and self._finish_reason in _FAILED_FINISH:
-            failure = Failure()
-        if failure is not None:
-            return self._fail(failure)
+        if self.has_failed:
+            return self._fail(draft.failure or Failure())
         reason = _INCOMPLETE.get(self._finish_reason or "")
         item_status = "completed" if reason is None else "incomplete"
         draft.end_reasoning()

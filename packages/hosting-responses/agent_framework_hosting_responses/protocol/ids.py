@@ -5,6 +5,7 @@ Source: contract §2.6. Clients must not parse ids, and item ids never repeat, n
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Final
@@ -41,9 +42,31 @@ PREFIXES: Final[dict[str, str]] = {
 """Item type → id prefix."""
 
 
+_BYTES: Final = 24
+
+
+_AT_ONCE: Final = 100
+
+# Fetched for many ids at a time, for each fetch is a system call. `pop` is atomic: threads never share a token.
+_tokens: list[str] = []
+
+if hasattr(os, "register_at_fork"):
+    # Two processes that share what is left of a fetch would make the same ids.
+    os.register_at_fork(after_in_child=_tokens.clear)
+
+
+def _token() -> str:
+    while True:
+        try:
+            return _tokens.pop()
+        except IndexError:
+            digits = secrets.token_hex(_BYTES * _AT_ONCE)
+            _tokens.extend(digits[start : start + 2 * _BYTES] for start in range(0, len(digits), 2 * _BYTES))
+
+
 def new_id(prefix: str) -> str:
     """Return a new, globally unique id such as `resp_…` or `msg_…`."""
-    return f"{prefix}_{secrets.token_hex(24)}"
+    return f"{prefix}_{_token()}"
 
 
 def new_item_id(item_type: str, factory: IdFactory = new_id) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
 
 from ..protocol.json import JsonObject
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResponseRecord:
-    """One response: a snapshot of its state, never changed in place.
+class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One response: a snapshot of its state, never changed in place (`msgspec.structs.replace` makes the next one).
 
     `body` is the Response object as JSON (contract §2.1). `input` holds the items of its own request, `context` all items
     before them, oldest first; both as stored items (contract §1.5). `output` holds the items of `body`. `approvals` maps
@@ -34,8 +34,8 @@ class ResponseRecord:
     input: tuple[JsonObject, ...] = ()
     context: tuple[JsonObject, ...] = ()
     output: tuple[JsonObject, ...] = ()
-    approvals: Mapping[str, JsonObject] = field(default_factory=dict)
-    call_ids: Mapping[str, str] = field(default_factory=dict)
+    approvals: Mapping[str, JsonObject] = msgspec.field(default_factory=dict)
+    call_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
     has_session: bool = False
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from agent_framework_hosting.errors import AlreadyExists, StaleWrite
 from agent_framework_hosting.runs.base import Attempt, RunKey

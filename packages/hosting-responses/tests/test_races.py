@@ -1,0 +1,329 @@
+"""Endings that nobody planned: exceptions that are none, stores and logs that fail, cancellations at the worst moment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import live
+import pytest
+import raw
+import wire
+from agent_framework import AgentResponseUpdate, Content
+
+from agent_framework_hosting import AgentFrameworkHost, ChannelRequest, ChannelSession
+from agent_framework_hosting.context import ChannelContext
+from agent_framework_hosting.errors import StoreUnavailable
+from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey
+from agent_framework_hosting.runs.memory import MemoryRunEngine, MemoryRunLog
+from agent_framework_hosting.sessions import Sessions
+from agent_framework_hosting.stores.memory import MemorySessionStore
+from agent_framework_hosting.targets.agent import AgentTarget
+from agent_framework_hosting.testing.agents import Gate, ScriptedAgent
+from agent_framework_hosting_responses import ResponsesChannel, ResponsesService, ResponsesSettings
+from agent_framework_hosting_responses.service import Started
+from agent_framework_hosting_responses.stores.base import ResponseRecord
+from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
+
+SECONDS = 10.0
+MODES: list[dict[str, Any]] = [{}, {"stream": True}, {"background": True}, {"background": True, "stream": True}]
+mode = pytest.mark.parametrize("mode", MODES, ids=lambda mode: "+".join(mode) or "one-shot")
+
+
+class NoException(BaseException):
+    """What some libraries raise to get past `except Exception`."""
+
+
+class TalkingAgent(ScriptedAgent):
+    """An agent of one generator function."""
+
+    def __init__(self, talk: Callable[[], AsyncGenerator[AgentResponseUpdate, None]]) -> None:
+        super().__init__(())
+        self._talk = talk
+
+    def run(self, messages: Any = None, **kwargs: Any) -> Any:
+        return self._talk()
+
+
+def says(text: str) -> AgentResponseUpdate:
+    return AgentResponseUpdate(contents=[Content.from_text(text)], role="assistant")
+
+
+def context_of(agent: Any, *, log: MemoryRunLog | None = None, store: Any = None) -> ChannelContext:
+    target, sessions, log = AgentTarget(agent), store or MemorySessionStore(), log or MemoryRunLog()
+    return ChannelContext(
+        target=target,
+        session_store=sessions,
+        sessions=Sessions(sessions, new_session=target.new_session),
+        engine=MemoryRunEngine(),
+        run_log=log,
+        durable_log=log,
+    )
+
+
+async def ended(service: ResponsesService, started: Started) -> dict[str, Any]:
+    """Wait until the readers of the run are released, and return the response as it is then."""
+    body: dict[str, Any] = json.loads(await asyncio.wait_for(service.result(started), SECONDS))
+    return body
+
+
+# --- What agents raise -------------------------------------------------------------------------------------------
+
+
+async def raises_no_exception() -> AsyncGenerator[AgentResponseUpdate, None]:
+    yield says("half")
+    raise NoException("secret")
+
+
+async def raises_a_group() -> AsyncGenerator[AgentResponseUpdate, None]:
+    yield says("half")
+    raise BaseExceptionGroup("secret", [NoException("secret")])
+
+
+async def exits() -> AsyncGenerator[AgentResponseUpdate, None]:
+    yield says("half")
+    raise SystemExit("secret")
+
+
+async def waits_for_what_was_cancelled() -> AsyncGenerator[AgentResponseUpdate, None]:
+    yield says("half")
+    future = asyncio.get_running_loop().create_future()
+    future.cancel("secret")
+    await future
+
+
+async def fails_to_clean_up() -> AsyncGenerator[AgentResponseUpdate, None]:
+    try:
+        yield says("half")
+        raise ValueError("secret")
+    finally:
+        raise RuntimeError("secret")
+
+
+@pytest.mark.behaviour("B8")
+@mode
+@pytest.mark.parametrize(
+    "talk", [raises_no_exception, raises_a_group, exits, waits_for_what_was_cancelled, fails_to_clean_up]
+)
+async def test_whatever_an_agent_raises_its_response_fails_and_the_host_lives(
+    talk: Callable[[], AsyncGenerator[AgentResponseUpdate, None]], mode: dict[str, Any]
+) -> None:
+    log = MemoryRunLog()
+    service = ResponsesService(context_of(TalkingAgent(talk), log=log))
+
+    started = await service.create({"input": "q", **mode})
+    response = await ended(service, started)
+    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+
+    assert response["status"] == "failed"
+    assert response["error"]["code"] == "server_error"
+    assert "secret" not in json.dumps([response, events])
+    assert json.loads(await service.retrieve(response["id"])) == response
+    if mode:
+        wire.check_stream(events)
+        assert events[-1]["response"] == response
+
+
+# --- Stores and logs that fail -----------------------------------------------------------------------------------
+
+
+class FailingStore(MemoryResponseStore):
+    """Fails from the `first` call of `method` on, `times` times."""
+
+    def __init__(self, method: str, *, first: int = 1, times: int = 1_000) -> None:
+        super().__init__()
+        self._method = method
+        self._failing = range(first, first + times)
+        self._calls = 0
+
+    def _called(self, method: str) -> None:
+        if method == self._method:
+            self._calls += 1
+            if self._calls in self._failing:
+                raise StoreUnavailable("secret")
+
+    async def begin(self, key: RunKey) -> Attempt | None:
+        self._called("begin")
+        return await super().begin(key)
+
+    async def save(self, attempt: Attempt, record: ResponseRecord) -> None:
+        self._called("save")
+        await super().save(attempt, record)
+
+
+class FailingLog(MemoryRunLog):
+    """Fails from the `first` append on."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self._left = first
+
+    async def append(self, attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            raise StoreUnavailable("secret")
+        await super().append(attempt, entries, closes=closes)
+
+
+@mode
+@pytest.mark.parametrize("method", ["begin", "save"])
+async def test_a_store_that_stays_away_lets_no_reader_wait(method: str, mode: dict[str, Any]) -> None:
+    log = MemoryRunLog()
+    service = ResponsesService(context_of(ScriptedAgent(["hello"]), log=log), responses=FailingStore(method))
+
+    started = await service.create({"input": "q", **mode})
+    response = await ended(service, started)
+    await service.leave(started)
+
+    assert response["status"] in {"queued", "in_progress"}
+    assert (log._open, service._runs._turns) == ({}, {})
+
+
+@mode
+async def test_a_store_that_fails_once_costs_the_run_but_not_its_end(mode: dict[str, Any]) -> None:
+    service = ResponsesService(context_of(ScriptedAgent(["hello"])), responses=FailingStore("begin", times=1))
+
+    response = await ended(service, await service.create({"input": "q", **mode}))
+
+    assert response["status"] == "failed"
+    assert json.loads(await service.retrieve(response["id"])) == response
+
+
+async def test_an_end_that_could_not_be_stored_at_once_is_stored_as_it_was() -> None:
+    log = MemoryRunLog()
+    store = FailingStore("save", times=1)
+    service = ResponsesService(context_of(ScriptedAgent(["hello"]), log=log), responses=store)
+
+    started = await service.create({"input": "q", "stream": True})
+    response = await ended(service, started)
+    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+
+    wire.check_stream(events)
+    assert response["status"] == "completed"
+    assert events[-1]["response"] == response == json.loads(await service.retrieve(response["id"]))
+
+
+@mode
+@pytest.mark.parametrize("first", [2, 3, 4])
+async def test_a_log_that_stays_away_lets_no_reader_wait(first: int, mode: dict[str, Any]) -> None:
+    log = FailingLog(first)
+    service = ResponsesService(context_of(ScriptedAgent(["hello"]), log=log))
+
+    response = await ended(service, await service.create({"input": "q", **mode}))
+
+    assert response["status"] in {"completed", "failed"}
+    assert json.loads(await service.retrieve(response["id"])) == response
+    assert (log._open, service._runs._turns) == ({}, {})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_over_http_a_run_whose_end_cannot_be_stored_is_a_server_error(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = ResponsesChannel()
+    app = AgentFrameworkHost(ScriptedAgent(["hello"]), channels=[channel]).app
+    monkeypatch.setattr(channel.service, "_responses", FailingStore("save"))
+    async with live.serve(app) as served:
+        answer = await served.http.post("/responses", json={"input": "q", "stream": stream})
+
+    assert answer.status_code == (200 if stream else 500)
+    assert "response.completed" not in answer.text
+    assert "secret" not in answer.text
+    assert stream or answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.behaviour("A5")
+@mode
+async def test_a_named_session_that_cannot_be_stored_fails_the_run(mode: dict[str, Any]) -> None:
+    class FullStore(MemorySessionStore):
+        async def put(self, partition: Any, key: Any, session: Any) -> None:
+            if key.startswith("named:"):
+                raise OSError("disk full")
+            await super().put(partition, key, session)
+
+    def name_session(request: ChannelRequest, **_: object) -> ChannelRequest:
+        return replace(request, session=ChannelSession(isolation_key="k"))
+
+    log = MemoryRunLog()
+    context = context_of(ScriptedAgent(["hello"]), log=log, store=FullStore())
+    service = ResponsesService(context, run_hook=name_session)
+
+    started = await service.create({"input": "q", **mode})
+    response = await ended(service, started)
+    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+
+    assert response["status"] == "failed"
+    assert "disk full" not in json.dumps([response, events])
+    if mode:
+        wire.check_stream(events)
+
+
+# --- Cancellation at the worst moment ----------------------------------------------------------------------------
+
+
+@pytest.mark.behaviour("D4")
+async def test_a_cancel_that_overtakes_the_stored_end_of_a_run_leaves_one_terminal_state() -> None:
+    class SlowStore(MemoryResponseStore):
+        """Has a write of the first attempt's end on its way while the second attempt begins."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.saving = Gate()
+
+        async def save(self, attempt: Attempt, record: ResponseRecord) -> None:
+            if attempt.number == 1 and record.status.is_terminal:
+                await self.saving.wait()
+            await super().save(attempt, record)
+
+    log, store = MemoryRunLog(), SlowStore()
+    service = ResponsesService(
+        context_of(ScriptedAgent(["hello"]), log=log),
+        responses=store,
+        settings=ResponsesSettings(cancel_grace=0.01),
+    )
+
+    started = await service.create({"input": "q", "background": True})
+    response_id = json.loads(started.body)["id"]
+    await asyncio.wait_for(store.saving.reached.wait(), SECONDS)
+    cancelled = json.loads(await asyncio.wait_for(service.cancel(response_id), SECONDS))
+    store.saving.open()
+    response = await ended(service, started)
+    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+
+    wire.check_stream(events)
+    assert cancelled["status"] == "completed"
+    assert events[-1]["response"] == response == cancelled == json.loads(await service.retrieve(response_id))
+
+
+@pytest.mark.behaviour("G2")
+@mode
+async def test_a_run_that_is_drained_before_its_first_step_reaches_an_end(mode: dict[str, Any]) -> None:
+    agent = ScriptedAgent([Gate()])
+    context = context_of(agent)
+    service = ResponsesService(context)
+
+    started = await service.create({"input": "q", **mode})
+    await asyncio.wait_for(context.engine.drain(0), SECONDS)
+    response = await ended(service, started)
+
+    assert response["status"] in {"cancelled", "failed"}
+    assert json.loads(await service.retrieve(response["id"])) == response
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_upload_is_no_error_of_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    agent = ScriptedAgent(["hello"])
+    async with live.serve(AgentFrameworkHost(agent, channels=[ResponsesChannel()]).app) as served:
+        async with raw.connect(served.base_url) as connection:
+            await connection.send_head("POST", "/responses", {"content-length": "1000"})
+            await connection.send_bytes(b'{"input": "')
+            connection.abort()
+        assert (await served.http.get("/readiness")).status_code == 200
+
+    assert agent.runs == []
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
