@@ -374,3 +374,24 @@ async def test_a_handler_that_breaks_is_logged_and_hurts_nobody(caplog: pytest.L
     [record] = caplog.records
     assert record.exc_info is not None
     assert record.__dict__["run_id"] == "run"
+
+
+@pytest.mark.parametrize("is_drained", [False, True])
+async def test_a_run_that_is_stopped_in_the_moment_it_starts_has_still_called_its_handler(is_drained: bool) -> None:
+    called: list[RunKey] = []
+
+    async def handler(key: RunKey) -> None:
+        called.append(key)
+        await asyncio.Event().wait()
+
+    engine = MemoryRunEngine()
+    engine.register("test", handler)
+    key = RunKey(SHARED, RunId("run_1"))
+
+    await engine.start("test", key)
+    if is_drained:
+        await engine.drain(0)
+    else:
+        assert await engine.cancel(key, grace=5)
+
+    assert called == [key]

@@ -172,6 +172,7 @@ class MemoryRunEngine:
         task = self._tasks.get(key)
         if task is None:
             return True
+        await _let_start()
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=grace)
         return bool(done)
@@ -187,6 +188,7 @@ class MemoryRunEngine:
             await asyncio.wait(set(self._tasks.values()), timeout=grace)
         # A task that is cancelled before its first step never calls its handler, and nobody would end the run.
         await asyncio.sleep(0)
+        await _let_start()
         left = set(self._tasks.values())
         for task in left:
             task.cancel()
@@ -204,3 +206,8 @@ class MemoryRunEngine:
             # The run boundary: handlers record failures themselves, so what arrives here is a broken store, our bug, or
             # an agent's idea of an exit, which must not be that of the host.
             logger.exception("A run handler failed", extra={"run_id": key.run_id})
+
+
+async def _let_start() -> None:
+    """Let every task that was created before get to its first line: cancelled sooner it would never call its handler."""
+    await asyncio.sleep(0)
