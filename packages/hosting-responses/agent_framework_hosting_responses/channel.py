@@ -90,21 +90,21 @@ class ResponsesChannel:
     def _responses(self, path: str) -> list[BaseRoute]:
         one = path + "/{response_id}"
         return [
-            Route(path or "/", self._create, methods=["POST"]),
+            Route(path or "/", _answered(self._create), methods=["POST"]),
             # Parts of the API that are not offered: without these they would look like ids with a wrong method.
             Route(f"{path}/compact", _not_offered, methods=["POST"], include_in_schema=False),
             Route(f"{path}/input_tokens", _not_offered, methods=["POST"], include_in_schema=False),
-            Route(one, self._retrieve, methods=["GET"]),
-            Route(one, self._delete, methods=["DELETE"]),
-            Route(f"{one}/cancel", self._cancel, methods=["POST"]),
-            Route(f"{one}/input_items", self._input_items, methods=["GET"]),
+            Route(one, _answered(self._retrieve), methods=["GET"]),
+            Route(one, _answered(self._delete), methods=["DELETE"]),
+            Route(f"{one}/cancel", _answered(self._cancel), methods=["POST"]),
+            Route(f"{one}/input_items", _answered(self._input_items), methods=["GET"]),
         ]
 
     def _models(self, path: str) -> list[BaseRoute]:
         return [
-            Route(f"{path}/models", self._list_models, methods=["GET"]),
+            Route(f"{path}/models", _answered(self._list_models), methods=["GET"]),
             # The official client sends "/" in a model id as %2F; servers decode it before routing.
-            Route(path + "/models/{model_id:path}", self._model, methods=["GET"]),
+            Route(path + "/models/{model_id:path}", _answered(self._model), methods=["GET"]),
         ]
 
     async def _create(self, request: Request) -> Response:
@@ -156,6 +156,18 @@ class ResponsesChannel:
 
     async def _model(self, request: Request) -> Response:
         return json_response(self.service.model(request.path_params["model_id"]))
+
+
+def _answered(endpoint: Endpoint) -> Endpoint:
+    """Return `endpoint` with an answer to whatever it raises: what reaches the server itself closes the connection."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Exception as error:  # noqa: BLE001  the boundary to the web framework; error_response logs it
+            return error_response(error, request)
+
+    return answer
 
 
 async def _not_offered(request: Request) -> Response:

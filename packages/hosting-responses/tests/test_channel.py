@@ -9,6 +9,7 @@ from typing import Any
 import live
 import openai
 import pytest
+import raw
 import wire
 from agent_framework import Agent, AgentResponse, AgentResponseUpdate, Content, Message, tool
 from pydantic import BaseModel
@@ -407,3 +408,16 @@ async def test_a_callers_tool_with_the_name_of_the_agents_own_is_refused() -> No
             await served.client.responses.create(model="a", input="q", tools=[WEATHER_TOOL])
 
     assert caught.value.param == "tools[0].name"
+
+
+async def test_a_run_hook_that_raises_is_answered_and_leaves_the_connection_usable() -> None:
+    def run_hook(request: Any, **_: Any) -> Any:
+        raise ValueError("secret reason")
+
+    host = host_of(ScriptedAgent(["hello"]), run_hook=run_hook)
+    async with live.serve(host.app) as served, raw.connect(served.base_url) as connection:
+        broken = await connection.request("POST", "/responses", {"input": "q"})
+        after = await connection.request("GET", "/responses/resp_unknown")
+
+    assert (broken.status, after.status) == (500, 404)
+    assert b"secret reason" not in broken.body
