@@ -53,6 +53,8 @@ class HostedStream:
     async def __aenter__(self) -> Self:
         request, context = self._request, self._context
         partition = current_partition()
+        # Before the session is borrowed: whoever fails to enter never leaves, and would never give it back.
+        messages = _with_hosting_metadata(request)
         if request.session_mode == "disabled":
             self.session = None
         elif request.session is not None and request.session.isolation_key is not None:
@@ -65,7 +67,7 @@ class HostedStream:
             self.session = context.target.new_session()
         self._updates = context.target.stream(
             TargetInput(
-                messages=_with_hosting_metadata(request),
+                messages=messages,
                 partition=partition,
                 session=self.session,
                 keeps_session=self._keeps_session or self._lent is not None,

@@ -69,11 +69,15 @@ class Lifecycle:
             )
         self.phase, self._is_drained, self._stop_errors = Phase.STARTING, False, []
         errors: list[Exception] = []
-        for callback in self._on_startup:
-            await _attempt(callback, errors)
-        if not errors:
-            # Last, so that stores are open and handlers registered when the first recovered run starts.
-            await _attempt(self._engine.recover, errors)
+        try:
+            for callback in self._on_startup:
+                await _attempt(callback, errors)
+            if not errors:
+                # Last, so that stores are open and handlers registered when the first recovered run starts.
+                await _attempt(self._engine.recover, errors)
+        except BaseException:  # the start was cancelled, or a callback wants the process to exit
+            await self._stop()
+            raise
         if errors:
             await self._stop()
             _report(errors[1:] + self._stop_errors, "Another callback failed while the host started")

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -241,3 +242,16 @@ async def test_inputs_of_workflows_stay_as_they_are(value: object) -> None:
     await new_context(agent).run(request(value))
 
     assert agent.runs[0].messages is value
+
+
+async def test_a_request_that_cannot_be_run_gives_its_session_back() -> None:
+    context = new_context(CountingAgent(["hi"]))
+    broken = Message("user", ["hi"])
+    broken.additional_properties = None  # type: ignore[assignment]
+
+    with pytest.raises(TypeError) as caught:
+        await context.run(request(broken, session=named("ada")))
+
+    # The exception keeps what it went through alive, so that no garbage collector gives the session back.
+    assert caught.tb is not None
+    assert await asyncio.wait_for(turns(context), timeout=10) == 1

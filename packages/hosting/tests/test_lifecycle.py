@@ -232,6 +232,26 @@ async def test_a_host_that_was_stopped_can_start_again() -> None:
     assert diary.lines == ["start", "recover", "drain 3"] * 2
 
 
+@pytest.mark.behaviour("G8")
+@pytest.mark.parametrize("error", [SystemExit("no key"), asyncio.CancelledError()], ids=["exit", "cancelled"])
+async def test_a_start_that_is_broken_off_is_undone(error: BaseException) -> None:
+    def break_off() -> None:
+        raise error
+
+    diary = Diary()
+    lifecycle = Lifecycle(
+        MemoryRunEngine(),
+        on_startup=[diary.note("first"), break_off],
+        on_shutdown=[diary.note("undo first"), diary.note("undo second")],
+    )
+
+    with pytest.raises(type(error)):
+        await lifecycle.start()
+
+    assert diary.lines == ["first", "undo second", "undo first"]
+    assert lifecycle.phase is Phase.STOPPED
+
+
 async def test_a_host_that_runs_cannot_be_started_again() -> None:
     lifecycle = Lifecycle(MemoryRunEngine())
     await lifecycle.start()

@@ -16,21 +16,21 @@ logger = logging.getLogger(__name__)
 
 
 class _Log:
-    """The entries of one run, and the readers that wait for more of them."""
+    """The entries of one run, and its readers."""
 
-    __slots__ = ("attempt", "closed", "entries", "waiters")
+    __slots__ = ("attempt", "closed", "entries", "readers")
 
     def __init__(self) -> None:
         self.entries: list[LogEntry] = []
         self.closed = False
         self.attempt = 0
-        self.waiters: set[asyncio.Future[bool]] = set()
+        self.readers: list[_Reader] = []
 
     def wake(self) -> None:
-        for waiter in self.waiters:
-            if not waiter.done():
+        for reader in self.readers:
+            waiter = reader.waiter
+            if waiter is not None and not waiter.done():
                 waiter.set_result(True)
-        self.waiters.clear()
 
 
 class MemoryRunLog:
@@ -61,8 +61,7 @@ class MemoryRunLog:
             log.closed = True
             del self._open[key]
             self._closed.set(key, log)
-        if log.waiters:
-            log.wake()
+        log.wake()
 
     async def follow(
         self, key: RunKey, *, after: int = -1, idle: float | None = None
@@ -102,45 +101,42 @@ class MemoryRunLog:
 
 
 class _Reader:
-    """Waits for a log to grow. One timer serves all waits: a stream of deltas must not pay for one each."""
+    """Waits for a log to grow. One slow timer serves all waits: a stream of deltas must not pay for one each."""
 
-    __slots__ = ("_idle", "_log", "_loop", "_since", "_timer", "_waiter")
+    __slots__ = ("_log", "_loop", "_seen", "_silent_ticks", "_tick_seconds", "_timer", "waiter")
+
+    # A silence is noticed this many ticks after the last entry, so at most one tick late.
+    _TICKS = 4
 
     def __init__(self, log: _Log, idle: float | None) -> None:
+        self.waiter: asyncio.Future[bool] | None = None
         self._log = log
-        self._idle = idle
         self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[bool] | None = None
-        self._since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._seen = 0
+        self._silent_ticks = 0
+        self._tick_seconds = 0.0 if idle is None else idle / self._TICKS
+        self._timer = None if idle is None else self._loop.call_later(self._tick_seconds, self._tick)
+        log.readers.append(self)
 
-    async def more(self) -> bool:
-        """Wait for the next append; `False` when `idle` seconds passed without one."""
-        waiter: asyncio.Future[bool] = self._loop.create_future()
-        self._waiter = waiter
-        self._log.waiters.add(waiter)
-        if self._idle is not None:
-            self._since = self._loop.time()
-            if self._timer is None:
-                self._timer = self._loop.call_at(self._since + self._idle, self._tick, self._idle)
-        try:
-            return await waiter
-        finally:
-            self._log.waiters.discard(waiter)
+    def more(self) -> asyncio.Future[bool]:
+        """Return what becomes `True` with the next append, and `False` when the log has been silent for too long."""
+        self.waiter = self._loop.create_future()
+        return self.waiter
 
     def close(self) -> None:
-        """Stop the timer."""
+        """Leave the log."""
+        self._log.readers.remove(self)
         if self._timer is not None:
             self._timer.cancel()
 
-    def _tick(self, idle: float) -> None:
-        due = self._since + idle
-        if self._waiter is not None and not self._waiter.done() and due <= self._loop.time():
-            self._waiter.set_result(False)
-            self._timer = None
-        else:
-            # There was something to read meanwhile: the silence is younger than the timer.
-            self._timer = self._loop.call_at(max(due, self._loop.time() + idle / 4), self._tick, idle)
+    def _tick(self) -> None:
+        length = len(self._log.entries)
+        self._silent_ticks = self._silent_ticks + 1 if length == self._seen else 0
+        self._seen = length
+        if self._silent_ticks >= self._TICKS and self.waiter is not None and not self.waiter.done():
+            self._silent_ticks = 0
+            self.waiter.set_result(False)
+        self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 
 
 class MemoryRunEngine:
