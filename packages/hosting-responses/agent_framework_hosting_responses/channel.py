@@ -62,7 +62,14 @@ class ResponsesChannel:
         return self._service
 
     def contribute(self, context: ChannelContext) -> ChannelContribution:
-        """Return the routes and the error answers of the API."""
+        """Return the routes and the error answers of the API.
+
+        Raises:
+            ConfigurationError: another host has the channel already.
+        """
+        if self._service is not None:
+            # Its routes would answer for the other host's target, with the other host's data.
+            raise ConfigurationError(f"The channel {self.name!r} is given to two hosts: make one for each.")
         self._service = ResponsesService(
             context,
             name=self.name,

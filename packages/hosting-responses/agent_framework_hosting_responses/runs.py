@@ -19,7 +19,7 @@ from typing import Any
 from agent_framework import AgentResponse, AgentSession
 from msgspec.structs import replace
 
-from agent_framework_hosting.context import ChannelContext
+from agent_framework_hosting.context import ChannelContext, HostedStream
 from agent_framework_hosting.errors import LeaseLost, StaleWrite
 from agent_framework_hosting.hooks import (
     ChannelResponseHook,
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 _LONGEST_HOLD = 0.001
 
 _OVER_TIME = "The run exceeded its time limit."
+_SHUT_DOWN = "The server was shut down before the run ended."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class Turn:
     session: AgentSession | None = None
     attempt: Attempt | None = None
     has_session: bool = field(default=False, init=False)
+    is_given_up: bool = field(default=False, init=False)
     closing: Sequence[LogEntry] = field(default=(), init=False)
 
     @property
@@ -119,6 +121,8 @@ class ResponseRuns:
         turn = self._turns.get(key)
         if turn is None:
             return
+        # What is cancelled without this is stopped by the host: nobody asked for it, so it failed (contract §2.2).
+        turn.is_given_up = True
         if await self._context.engine.cancel(key, grace=self._cancel_grace) and turn.encoder.is_terminal:
             return
         # The task never got to its first line, or it ignores its cancellation.
@@ -151,7 +155,7 @@ class ResponseRuns:
             raise
         except BaseException:
             # A store failed, the run was cancelled between two writes, or the agent raised what is no `Exception`.
-            ending = turn.encoder.cancel if _is_cancelled() else turn.encoder.fail
+            ending = turn.encoder.cancel if turn.is_given_up else turn.encoder.fail
             await _uninterrupted(self._end_somehow(turn, ending))
             raise
         finally:
@@ -202,6 +206,7 @@ class ResponseRuns:
             turn.request,
             session=turn.session,
             keeps_session=turn.record.is_stored,
+            keeps_updates=self._response_hook is not None,
             update_hook=self._update_hook,
         ) as stream:
             yielded_at = time.perf_counter()
@@ -219,15 +224,19 @@ class ResponseRuns:
                 raise asyncio.CancelledError
             if self._response_hook is not None:
                 await self._hook(self._response_hook, turn, stream.result(), replaces=waits_for_hook)
-            if encoder.has_failed:
-                stream.discard_session()
-            elif turn.record.is_stored and stream.session is not None:
-                key = response_session_key(turn.key.run_id)
-                await self._context.session_store.put(turn.key.partition, key, stream.session)
-                turn.has_session = True
+            await self._keep_session(turn, stream)
         # Last: a session that cannot be stored, named ones included, fails the run instead of leaving it open.
         _require_right(turn, attempt)
         return encoder.complete()
+
+    async def _keep_session(self, turn: Turn, stream: HostedStream) -> None:
+        """Store the session that the run leaves, for whoever continues the response."""
+        if turn.encoder.has_failed:
+            stream.discard_session()
+        elif turn.record.is_stored and stream.session is not None:
+            key = response_session_key(turn.key.run_id)
+            await self._context.session_store.put(turn.key.partition, key, stream.session)
+            turn.has_session = True
 
     async def _hook(
         self, hook: ChannelResponseHook, turn: Turn, result: HostedRunResult[AgentResponse[Any]], *, replaces: bool
@@ -270,14 +279,16 @@ def _require_right(turn: Turn, attempt: Attempt) -> None:
 
 def _ending(turn: Turn, error: BaseException, *, is_over_time: bool) -> Sequence[LogEntry]:
     """End a run that `error` broke off. What went wrong is for the log; callers learn that it went wrong."""
-    is_cancelled = _is_cancelled()
-    if not (is_cancelled and isinstance(error, asyncio.CancelledError)):
+    is_stopped = _is_cancelled()
+    if not (is_stopped and isinstance(error, asyncio.CancelledError)):
         extra = {"run_id": turn.key.run_id, "is_timeout": is_over_time}
         logger.error("A run failed", exc_info=error, extra=extra)
-    if is_cancelled:
+    if turn.is_given_up:
         # Some agents answer their cancellation with an exception of their own.
         return turn.encoder.cancel()
-    # Here also an agent that gives up because something it waited for was cancelled: nobody asked the run to stop.
+    if is_stopped:
+        return turn.encoder.fail(message=_SHUT_DOWN)
+    # Here also an agent that gives up because something it waited for was cancelled.
     return turn.encoder.fail(message=_OVER_TIME if is_over_time else "The agent failed to answer.")
 
 

@@ -17,7 +17,7 @@ from agent_framework import AgentResponseUpdate, Content
 
 from agent_framework_hosting import AgentFrameworkHost, ChannelRequest, ChannelSession
 from agent_framework_hosting.context import ChannelContext
-from agent_framework_hosting.errors import StoreUnavailable
+from agent_framework_hosting.errors import ConfigurationError, StoreUnavailable
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey
 from agent_framework_hosting.runs.memory import MemoryRunEngine, MemoryRunLog
 from agent_framework_hosting.sessions import Sessions
@@ -310,8 +310,30 @@ async def test_a_run_that_is_drained_before_its_first_step_reaches_an_end(mode: 
     await asyncio.wait_for(context.engine.drain(0), SECONDS)
     response = await ended(service, started)
 
-    assert response["status"] in {"cancelled", "failed"}
+    assert response["status"] == "failed"
     assert json.loads(await service.retrieve(response["id"])) == response
+
+
+@pytest.mark.behaviour("G2")
+@mode
+async def test_a_run_that_the_shutdown_breaks_off_failed_and_was_not_cancelled(mode: dict[str, Any]) -> None:
+    gate, log = Gate(), MemoryRunLog()
+    agent = ScriptedAgent(["half", gate])
+    context = context_of(agent, log=log)
+    service = ResponsesService(context)
+
+    started = await service.create({"input": "q", **mode})
+    await asyncio.wait_for(gate.reached.wait(), SECONDS)
+    await asyncio.wait_for(context.engine.drain(0), SECONDS)
+    response = await ended(service, started)
+    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+
+    assert agent.runs[0].is_cancelled
+    assert response["status"] == "failed"
+    assert response["error"]["message"] == "The server was shut down before the run ended."
+    if mode:
+        wire.check_stream(events)
+        assert events[-1]["response"] == response
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_upload_is_no_error_of_the_server(
@@ -327,3 +349,16 @@ async def test_a_client_that_leaves_in_the_middle_of_its_upload_is_no_error_of_t
 
     assert agent.runs == []
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+# --- Channels ----------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_is_refused_by_a_second_host() -> None:
+    channel = ResponsesChannel()
+    first = AgentFrameworkHost(ScriptedAgent(["one"]), channels=[channel])
+    second = AgentFrameworkHost(ScriptedAgent(["two"]), channels=[channel])
+
+    assert first.app is first.app
+    with pytest.raises(ConfigurationError, match="make one for each"):
+        _ = second.app

@@ -36,6 +36,7 @@ class HostedStream:
         session: AgentSession | None,
         *,
         keeps_session: bool,
+        keeps_updates: bool,
         update_hook: ChannelStreamUpdateHook | None,
     ) -> None:
         self.session = session
@@ -44,6 +45,7 @@ class HostedStream:
         self._context = context
         self._request = request
         self._keeps_session = keeps_session
+        self._keeps_updates = keeps_updates
         self._update_hook = update_hook
         self._lease: AbstractAsyncContextManager[SessionLease] | None = None
         self._lent: SessionLease | None = None
@@ -96,7 +98,8 @@ class HostedStream:
         async for update in self._updates:
             shown = update if hook is None else await resolve(hook(update))
             if shown is not None:
-                self._seen.append(shown)
+                if self._keeps_updates:
+                    self._seen.append(shown)
                 yield shown
         self.is_finished = True
 
@@ -108,10 +111,10 @@ class HostedStream:
         """Return the final response, built the framework's way, and the session.
 
         Raises:
-            RuntimeError: the updates have not been read to their end.
+            RuntimeError: the updates have not been read to their end, or were not kept.
         """
-        if not self.is_finished:
-            raise RuntimeError("The result exists only after the updates have been read to their end.")
+        if not self.is_finished or not self._keeps_updates:
+            raise RuntimeError("The result exists only after updates that are kept have been read to their end.")
         return HostedRunResult(AgentResponse.from_updates(self._seen), self.session)
 
 
@@ -154,18 +157,26 @@ class ChannelContext:
         *,
         session: AgentSession | None = None,
         keeps_session: bool = True,
+        keeps_updates: bool = True,
         update_hook: ChannelStreamUpdateHook | None = None,
     ) -> HostedStream:
         """Return a run of the target; enter it to start, iterate over it for the updates.
 
         A session that `request.session` names wins over `session`, which the caller must own and which nobody will
-        continue unless `keeps_session`.
+        continue unless `keeps_session`. Without `keeps_updates` there is no result to ask for at the end.
 
         Raises:
             ConfigurationError: on entering; `session_mode` is `required` and there is no session.
             TargetError: while iterating; the agent or workflow raised, its exception is the cause.
         """
-        return HostedStream(self, request, session, keeps_session=keeps_session, update_hook=update_hook)
+        return HostedStream(
+            self,
+            request,
+            session,
+            keeps_session=keeps_session,
+            keeps_updates=keeps_updates,
+            update_hook=update_hook,
+        )
 
 
 def current_partition() -> Partition:
