@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent_framework import Content
+
+from .fields import MAX_ID
 
 if TYPE_CHECKING:
     from .items.function_call import CallItem
@@ -179,7 +182,9 @@ class Calls:
     def claim_call_id(self, source_id: str) -> str:
         """Return the `call_id` for the wire: the agent's own one if neither response nor context has used it."""
         call_id = source_id
-        if not call_id or call_id in self._wire_ids or call_id in self._taken:
+        # Some providers hide whole signatures in their ids; the client could not send such an id back.
+        is_usable = 0 < len(call_id) <= MAX_ID
+        if not is_usable or call_id in self._wire_ids or call_id in self._taken:
             call_id = self._mint()
             if source_id:
                 self.minted[call_id] = source_id
@@ -221,8 +226,23 @@ class Calls:
 
 
 def json_text(value: Any) -> str:
-    """Return `value` as JSON text; what JSON cannot express is written as its `str`."""
-    return json.dumps(value, default=str, separators=(",", ":"), ensure_ascii=False)
+    """Return `value` as JSON text; what JSON cannot express is written as its `str`, NaN and infinities as null."""
+    try:
+        return _dump(value)
+    except (TypeError, ValueError):
+        return _dump(_expressible(value))
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, default=str, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _expressible(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _expressible(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_expressible(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_same(call: Call, content: Content) -> bool:

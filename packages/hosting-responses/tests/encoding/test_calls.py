@@ -302,6 +302,26 @@ def test_a_made_up_call_id_stands_for_no_other_when_the_agent_has_none(encode: A
     assert encoded.encoder.minted_call_ids == {}
 
 
+def test_a_call_id_that_no_request_could_send_back_is_replaced(encode: Any) -> None:
+    long = "call_1__thought__" + "x" * 4096
+    encoded = encode(call(long, arguments="{}"), client_tools=CLIENT)
+
+    assert shown(encoded) == [("call_1", "{}")]
+    assert encoded.encoder.minted_call_ids == {"call_1": long}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"a": float("nan"), "b": [float("inf")]}, '{"a":null,"b":[null]}'),
+        ({(1, 2): {"é": None}}, '{"(1, 2)":{"é":null}}'),
+        ({"a": {1}, "b": (1,)}, '{"a":"{1}","b":[1]}'),
+    ],
+)
+def test_arguments_that_json_cannot_express_are_json_all_the_same(arguments: Any, text: str, encode: Any) -> None:
+    assert shown(encode(call("c1", arguments=arguments), client_tools=CLIENT)) == [("c1", text)]
+
+
 def test_a_call_id_of_the_context_is_not_used_again(encode: Any) -> None:
     encoded = encode(
         call("call_0", arguments="{}"),

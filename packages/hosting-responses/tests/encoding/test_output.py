@@ -25,6 +25,11 @@ def test_an_id_is_given_out_once() -> None:
     assert out.claim_id("novel") == "item_4"
 
 
+@pytest.mark.parametrize("wanted", ["../x", "a b", "call:1", "x" * 257, "é"])
+def test_an_id_that_no_request_could_send_back_is_replaced(wanted: str) -> None:
+    assert output().claim_id("mcp_call", wanted) == "mcp_1"
+
+
 def test_an_id_of_the_context_is_not_given_out_again() -> None:
     out = Output(EventWriter(), lambda prefix: f"{prefix}_new", taken=frozenset({"rs_1"}))
 

@@ -88,3 +88,20 @@ def test_the_providers_items_pass_through_unchanged(encode: Any) -> None:
     )
 
     assert encoded.output == [shell, output, local]
+
+
+def test_calls_without_item_ids_are_all_there(encode: Any) -> None:
+    calls = [
+        {
+            "type": "shell_call",
+            "status": "completed",
+            "call_id": call_id,
+            "action": {"commands": ["ls"], "timeout_ms": None, "max_output_length": None},
+            "environment": None,
+        }
+        for call_id in ("s1", "s2")
+    ]
+
+    encoded = encode(*(update(Content.from_shell_tool_call(raw_representation=call)) for call in calls))
+
+    assert [item["call_id"] for item in encoded.output] == ["s1", "s2"]

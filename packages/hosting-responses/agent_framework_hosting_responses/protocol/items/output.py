@@ -10,6 +10,7 @@ from collections.abc import Collection
 import msgspec
 
 from agent_framework_hosting_responses.protocol.events import EventWriter
+from agent_framework_hosting_responses.protocol.fields import is_identifier
 from agent_framework_hosting_responses.protocol.ids import IdFactory, new_item_id
 from agent_framework_hosting_responses.protocol.json import JsonObject, encode_json
 
@@ -29,8 +30,9 @@ class Output:
 
     def claim_id(self, item_type: str, wanted: object = None) -> str:
         """Return `wanted` if it is an id that neither this response nor its context has used, otherwise a new one."""
-        item_id = wanted if isinstance(wanted, str) else None
-        if not item_id or item_id in self._ids or item_id in self._taken:
+        # What no request could send back is no id, wherever it came from.
+        item_id = wanted if isinstance(wanted, str) and is_identifier(wanted) else None
+        if item_id is None or item_id in self._ids or item_id in self._taken:
             item_id = new_item_id(item_type, self._new_id)
         self._ids.add(item_id)
         return item_id

@@ -76,7 +76,7 @@ def write_shell_call(draft: Draft, content: Content) -> None:
     draft.before_output()
     if item is not None and item["type"] in {"shell_call", "local_shell_call"}:
         writer = ShellCallItem if item["type"] == "shell_call" else HostedItem
-        draft.hosted.end(str(item.get("id") or content.call_id), {"status": "completed", **item}, writer)
+        draft.hosted.end(str(item.get("id") or content.call_id or ""), {"status": "completed", **item}, writer)
         return
     commands: list[JsonValue] = list(content.commands or [])
     call: JsonObject = {
@@ -98,7 +98,7 @@ def write_shell_result(draft: Draft, content: Content) -> None:
     item = responses_item(content.raw_representation)
     draft.before_output()
     if item is not None and item["type"] == "shell_call_output":
-        draft.hosted.end(str(item.get("id") or content.call_id), {"status": "completed", **item}, ShellOutputItem)
+        draft.hosted.end(str(item.get("id") or content.call_id or ""), {"status": "completed", **item}, ShellOutputItem)
         return
     outputs = content.outputs if isinstance(content.outputs, Sequence) else ()
     _write_outputs(draft, content, [output for output in outputs if isinstance(output, Content)])
