@@ -56,7 +56,8 @@ class MemoryRunLog:
         if attempt.number < log.attempt:
             raise StaleWrite("A later attempt writes to the log of this run.")
         log.attempt = attempt.number
-        log.entries.extend(entries)
+        # Plain tuples of strings and bytes are none of the garbage collector's business; subclasses of tuple are.
+        log.entries.extend([(kind, data) for kind, data in entries])
         if closes:
             log.closed = True
             del self._open[key]
