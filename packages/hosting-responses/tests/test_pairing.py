@@ -139,3 +139,16 @@ def test_a_request_is_accepted_exactly_when_every_output_has_its_call(context: l
     outputs = {item["call_id"] for item in items if item["type"] == "function_call_output"}
 
     assert (refusal(items, context) is None) == (outputs <= calls)
+
+
+def test_an_answer_to_an_earlier_call_of_the_same_id_answers_no_later_one() -> None:
+    earlier, later = [call(), output()], [call()]
+
+    assert refusal([], [*earlier, *later], must_answer=later) == "No tool output found for function call call_1."
+    assert refusal([output()], [*earlier, *later], must_answer=later) is None
+
+
+def test_a_call_whose_output_the_previous_response_shows_is_answered() -> None:
+    shown = [call(), output()]
+
+    assert refusal([], shown, must_answer=shown) is None

@@ -43,7 +43,8 @@ def check_pairing(
         if answered is not None and answered not in calls:
             raise errors.call_not_found(str(item.get("call_id")))
     _check_approvals(items, context, asked=asked)
-    answers = _answered_calls((*context, *items))
+    # Not in the whole context: an answer there belongs to an earlier call, whose id an agent may use again.
+    answers = _answered_calls((*must_answer, *items))
     for item in must_answer:
         call = _call(item)
         if call is not None and item.get("status") != "incomplete" and call not in answers:
