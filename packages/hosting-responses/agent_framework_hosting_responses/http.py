@@ -31,6 +31,9 @@ NO_RETRY: Final = {"x-should-retry": "false"}
 # Seconds; far below the one second within which a run has to hear that its client has left.
 _PATIENCE: Final = 0.05
 
+# A reader far behind has much to catch up; the loop serves others between the writes, and waits while it does not read.
+_MOST_FRAMES: Final = 256
+
 _STREAM_HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -193,6 +196,9 @@ class EventStream(Response):
     async def _pump(self, send: Send) -> None:
         async with aclosing(self._batches) as batches:
             async for batch in batches:
-                body = frames(batch) if batch else KEEP_ALIVE
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                if not batch:
+                    await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+                for start in range(0, len(batch), _MOST_FRAMES):
+                    body = frames(batch[start : start + _MOST_FRAMES])
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": DONE if self._has_done_marker else b""})

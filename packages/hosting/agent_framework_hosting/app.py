@@ -182,7 +182,7 @@ def _hides(earlier: ServedRoute, later: ServedRoute) -> bool:
 
 
 def _said(owner: str) -> str:
-    return "The host" if owner == "host" else f"Channel {owner!r}"
+    return "the host" if owner == "host" else f"Channel {owner!r}"
 
 
 def _first_claims(

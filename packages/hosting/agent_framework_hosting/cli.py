@@ -87,10 +87,11 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     host = asyncio.run(build_host(options.reference, path=options.path))
+    served = host.app.served  # first, because building the app may fail
     print(f"target   {host.target.kind} {host.target.name!r}")
     for channel in host.channels:
         print(f"channel  {channel.name!r} at {channel.path or '/'}")
-    for route in host.app.served:
+    for route in served:
         print(f"route    {','.join(sorted(route.methods)) or '*':<10} {route.path}  ({route.owner})")
     for owner, command in host.app.commands:
         print(f"command  {command.name}  ({owner})")

@@ -31,6 +31,10 @@ def load(reference: str) -> object:
             module failed; the message says which, and what its code raised.
     """
     module_name, colon, attribute = reference.partition(":")
+    if module_name.startswith(".") or "/" in module_name or module_name.endswith(".py"):
+        raise ConfigurationError(
+            f"{reference!r} must name a module as an import does, not a file: for example app:agent."
+        )
     if not (module_name and colon and attribute):
         raise ConfigurationError(f"{reference!r} must have the form module:attribute, for example app:agent.")
     found: object = _import(module_name)
@@ -46,7 +50,7 @@ def load(reference: str) -> object:
 def _import(module_name: str) -> object:
     try:
         return importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
         is_missing = isinstance(error, ModuleNotFoundError) and error.name is not None
         if is_missing and (module_name + ".").startswith(f"{cast('ModuleNotFoundError', error).name}."):
             raise ConfigurationError(
@@ -102,7 +106,7 @@ async def _call(reference: str, factory: Callable[[], object]) -> object:
         raise ConfigurationError(f"{reference} must be callable without arguments: {error}.") from error
     try:
         return await resolve(factory())
-    except Exception as error:  # a user's factory may raise anything
+    except (Exception, SystemExit) as error:  # a user's factory may raise anything
         raise ConfigurationError(f"Calling {reference} failed{_place(error)}: {_said(error)}") from error
 
 
@@ -115,11 +119,11 @@ def _responses_channel(path: str) -> Channel:
     )
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Return where the user's code raised, for people: ` at app.py, line 3`."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     last = frames[-1] if len(frames) > 1 else None

@@ -68,8 +68,9 @@ def configure(app: HostApp, host: str, port: int, *, workers: int, options: Mapp
     """Return the server's configuration.
 
     Raises:
-        ConfigurationError: `workers` is not 1, or an option is unknown.
+        ConfigurationError: `workers` is not 1, `port` is none, or an option is unknown.
     """
+    _check_port(port)
     if workers != 1:
         raise ConfigurationError(
             f"workers={workers}: sessions, responses and runs live in the memory of one process, and a second worker "
@@ -109,6 +110,7 @@ def run(app: HostApp, host: str, port: int, *, workers: int, options: Mapping[st
 
 def run_reloading(factory: str, host: str, port: int, *, log_level: str) -> None:
     """Serve the application that `factory` (`module:function`) returns, in a child that starts again on file changes."""
+    _check_port(port)
     # Uvicorn waits for open streams before it starts again; whoever saves a file does not want to.
     uvicorn.run(
         factory,
@@ -120,6 +122,11 @@ def run_reloading(factory: str, host: str, port: int, *, log_level: str) -> None
         log_level=log_level,
         timeout_graceful_shutdown=1,
     )
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise ConfigurationError(f"port={port}: ports go from 1 to 65535; 0 takes a free one.")
 
 
 def _address(bound: socket.socket) -> str:

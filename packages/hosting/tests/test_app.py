@@ -204,7 +204,7 @@ async def test_no_channel_sees_a_request_for_a_probe(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/readiness", "/liveness"])
 def test_a_route_with_the_path_of_a_probe_is_refused(path: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"answers {path}, which The host answers already"):
+    with pytest.raises(ConfigurationError, match=f"answers {path}, which the host answers already"):
         new_app(root_routes=[Route(path, show, methods=["POST"])])
 
 

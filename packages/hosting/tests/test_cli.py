@@ -177,6 +177,9 @@ def test_check_takes_a_host_with_its_own_channels_and_commands(
         ("cli_app:nested", "is the class nested: pass an instance"),
         ("cli_app:needs_argument", "must be callable without arguments: missing a required argument: 'name'"),
         ("cli_app:broken_factory", "ValueError: no database"),
+        ("cli_app.py:agent", "must name a module as an import does, not a file"),
+        ("./cli_app:agent", "must name a module as an import does, not a file"),
+        ("sub/cli_app:agent", "must name a module as an import does, not a file"),
     ],
 )
 def test_a_mistake_is_named_in_one_line_without_a_traceback(
@@ -203,6 +206,24 @@ def test_a_bad_path_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert code == 2
     assert "must start with '/'" in capsys.readouterr().err
+
+
+def test_a_path_that_is_taken_is_refused_before_anything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["check", "cli_app:agent", "--path", "/readiness"])
+
+    printed = capsys.readouterr()
+    assert code == 2
+    assert "which the host answers already" in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("more", [[], ["--reload"]])
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_that_is_none_is_refused(port: str, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["serve", "cli_app:agent", f"--port={port}", *more])
+
+    assert code == 2
+    assert f"port={port}: ports go from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["serve"], ["nothing"], ["serve", "cli_app:agent", "--log-level", "loud"]])

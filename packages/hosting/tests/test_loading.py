@@ -103,6 +103,7 @@ async def test_without_a_package_that_offers_the_channel_the_message_says_what_t
         ),
         ("\nfrom loaded import nothing\n", r"broken.py, line 2: ImportError: cannot import name 'nothing'"),
         ("1 / 0\n", r"broken.py, line 1: ZeroDivisionError: division by zero"),
+        ("import sys\n\nsys.exit(3)\n", r"broken.py, line 3: SystemExit: 3"),
         ("def f(:\n", r": SyntaxError: invalid syntax \(broken.py, line 1\)"),
     ],
 )
