@@ -225,7 +225,7 @@ class ResponseEncoder:
 
     def _observe_raw(self, raw: object) -> None:
         kind = member(raw, "type")
-        if kind in {"response.failed", "response.cancelled"}:
+        if kind in ("response.failed", "response.cancelled"):
             # The framework reports neither: its finish reason stays empty.
             self._draft.failure = Failure.of(member(member(member(raw, "response"), "error"), "code"))
         elif kind == "response.incomplete":

@@ -10,6 +10,10 @@ from agent_framework import AgentResponseUpdate, Content
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent_framework_hosting_responses.protocol.input import UNSUPPORTED
+from agent_framework_hosting_responses.protocol.messages import to_messages
+from agent_framework_hosting_responses.protocol.request import parse_request
+
 SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 TEXTS = st.one_of(
@@ -229,6 +233,20 @@ def test_the_one_shot_answer_is_the_answer_of_the_stream(
 
     assert one_shot.events == []
     assert one_shot.response == streamed.response
+
+
+@SETTINGS
+@given(updates=st.lists(UPDATES, max_size=8), ending=st.sampled_from(["complete", "cancel"]), options=OPTIONS)
+def test_whatever_was_put_out_can_be_sent_back(
+    updates: list[AgentResponseUpdate], ending: str, options: dict[str, Any], encode_only: Callable[..., Any]
+) -> None:
+    encoded = encode_only(*updates, ending=ending, **options)
+    output = [item for item in encoded.output if item["type"] not in UNSUPPORTED]
+
+    request = parse_request({"input": [{"role": "user", "content": "go"}, *output]})
+
+    assert list(request.input[1:]) == output
+    assert to_messages(request.input)
 
 
 @pytest.mark.behaviour("B15")

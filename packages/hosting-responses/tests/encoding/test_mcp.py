@@ -131,3 +131,11 @@ def test_a_tool_list_that_failed_says_so(encode: Any) -> None:
     ]
     assert "error" not in encoded.events[2]["item"]
     assert encoded.output == [item]
+
+
+def test_a_result_without_its_call_is_an_item_that_can_be_sent_back(encode: Any) -> None:
+    result = Content.from_mcp_server_tool_result("m1", output="ok")
+
+    encoded = encode(AgentResponseUpdate(contents=[result]))
+
+    assert [(item["name"], item["output"]) for item in encoded.output] == [("tool", "ok")]

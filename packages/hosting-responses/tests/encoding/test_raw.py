@@ -108,3 +108,18 @@ def test_reasoning_ends_where_the_provider_ends_it(encode: Any, send: Any) -> No
     )
 
     assert [item["summary"][0]["text"] for item in encoded.output] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"type": ["object", "null"]},
+        {"type": "response.output_item.added", "item": {"type": ["object"]}},
+        {"type": "response.output_item.done", "item": {"type": {}}},
+    ],
+)
+def test_raw_objects_of_other_apis_say_nothing(raw: Any, encode: Any, say: Any) -> None:
+    encoded = encode(say("a", raw_representation=raw), AgentResponseUpdate(raw_representation=raw), say("b"))
+
+    assert encoded.text == "ab"
+    assert len(encoded.output) == 1

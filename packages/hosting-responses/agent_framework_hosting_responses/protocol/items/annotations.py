@@ -70,7 +70,7 @@ def _kind(fields: Mapping[str, Any]) -> str | None:
 
 def _raw(raw: object) -> JsonObject | None:
     kind = member(raw, "type")
-    if kind not in _MEMBERS:
+    if not isinstance(kind, str) or kind not in _MEMBERS:
         return None
     return _shape(kind, {name: member(raw, name) for name in _MEMBERS[kind]})
 

@@ -5,7 +5,7 @@ Source: contract §2.4, §3.6 (mcp_list_tools, mcp_call, mcp_approval_request).
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from agent_framework import Content
 
@@ -17,6 +17,9 @@ from .hosted import HostedItem
 from .output import Output
 from .results import failure_text, is_failure, result_text
 from .source import responses_item
+
+# A result can come without its call; an item without a name could not be sent back.
+_NAMELESS: Final = "tool"
 
 
 class McpListToolsItem(HostedItem):
@@ -118,7 +121,7 @@ def write_approval_request(draft: Draft, content: Content) -> None:
             "id": item_id,
             "type": "mcp_approval_request",
             "server_label": call.server_name or draft.options.server_label,
-            "name": call.name or "",
+            "name": call.name or _NAMELESS,
             "arguments": _arguments(call) or "{}",
         }
     )
@@ -135,7 +138,7 @@ def _call(name: str, arguments: str, server_label: str) -> JsonObject:
         "approval_request_id": None,
         "arguments": arguments,
         "error": None,
-        "name": name,
+        "name": name or _NAMELESS,
         "output": None,
         "server_label": server_label,
     }

@@ -72,6 +72,8 @@ def write_raw_event(draft: Draft, raw: object) -> None:
 
 def _write_item_event(draft: Draft, raw_item: object, *, is_done: bool) -> None:
     item_type = member(raw_item, "type")
+    if not isinstance(item_type, str):
+        return
     if item_type == "message":
         _write_message_edge(draft, raw_item, is_done=is_done)
         return
@@ -84,7 +86,7 @@ def _write_item_event(draft: Draft, raw_item: object, *, is_done: bool) -> None:
         write_raw_item(draft, item)
     elif item_type in WRITERS:
         draft.before_output()
-        draft.hosted.open(_id(item), item, WRITERS[str(item_type)])
+        draft.hosted.open(_id(item), item, WRITERS[item_type])
 
 
 def _write_message_edge(draft: Draft, raw_item: object, *, is_done: bool) -> None:
