@@ -148,3 +148,14 @@ def test_the_providers_own_custom_call_passes_through(encode: Any) -> None:
     encoded = encode(call("x", informational_only=True, hosted=True, raw_representation=raw))
 
     assert encoded.output == [{"type": "custom_tool_call", "id": "ctc_up", "call_id": "c1", "name": "f", "input": "x"}]
+
+
+@pytest.mark.parametrize("ending", ["stop", "length"])
+def test_a_call_of_a_custom_tool_has_no_status(ending: Any, encode: Any) -> None:
+    call = Content.from_function_call("c1", "custom", arguments="free")
+
+    encoded = encode(AgentResponseUpdate(contents=[call], finish_reason=ending), custom_tools=frozenset({"custom"}))
+
+    assert encoded.output == [
+        {"id": "ctc_1", "type": "custom_tool_call", "call_id": "c1", "name": "custom", "input": "free"}
+    ]

@@ -45,6 +45,13 @@ def test_optional_nulls_are_left_out_and_the_others_are_there() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "kind", ["compaction", "custom_tool_call", "mcp_approval_request", "mcp_list_tools", "reasoning"]
+)
+def test_items_without_a_status_lose_the_one_that_a_provider_gave_them(kind: str) -> None:
+    assert responses_item({"type": kind, "id": "x", "status": "completed"}) == {"type": kind, "id": "x"}
+
+
 def test_an_object_of_the_official_client_is_what_was_on_the_wire() -> None:
     raw = ResponseReasoningItem.model_validate({"type": "reasoning", "id": "rs", "summary": []})
 

@@ -36,7 +36,7 @@ class CallItem:
         self._item: JsonObject = {
             "id": output.claim_id(item_type),
             "type": item_type,
-            "status": "in_progress",
+            **self._status("in_progress"),
             "call_id": call_id,
             "name": name,
             self._key: "",
@@ -60,6 +60,10 @@ class CallItem:
     def _place(self) -> JsonObject:
         return {"item_id": self._item["id"], "output_index": self._index}
 
+    def _status(self, status: str) -> JsonObject:
+        # Calls of custom tools have none on the wire (contract §2.4).
+        return {} if self._is_custom else {"status": status}
+
     def append(self, text: str) -> None:
         """Write the next piece of the arguments."""
         if not text:
@@ -81,7 +85,7 @@ class CallItem:
             self._run.append(rest)
         text = self._run.text
         self._output.writer.emit(f"response.{self._event}.done", {**self._place, self._key: text})
-        self._output.finish(self._index, {**self._item, "status": status, self._key: text})
+        self._output.finish(self._index, {**self._item, **self._status(status), self._key: text})
 
 
 def write_function_call(draft: Draft, content: Content) -> None:

@@ -22,6 +22,11 @@ NULLABLE: Final[Mapping[str, tuple[str, ...]]] = {
     "shell_call_output": ("max_output_length",),
 }
 
+# Some providers give every item a status; OpenAI's clients expect none on these. Source: contract §2.4, §11.10.
+_STATUSLESS: Final = frozenset(
+    {"compaction", "custom_tool_call", "mcp_approval_request", "mcp_list_tools", "reasoning"}
+)
+
 ITEM_TYPES: Final[frozenset[str]] = frozenset(
     {
         "additional_tools",
@@ -62,7 +67,7 @@ def member(raw: object, name: str) -> Any:
 
 
 def responses_item(raw: object) -> JsonObject | None:
-    """Return `raw` as an output item, without null members that must not be there; None if it is none."""
+    """Return `raw` as an output item, without members that must not be there; None if it is none."""
     if isinstance(raw, list):
         # Merged contents carry the raw objects of all their chunks; the last one is the most complete.
         return next((item for item in map(responses_item, reversed(raw)) if item is not None), None)
@@ -72,7 +77,7 @@ def responses_item(raw: object) -> JsonObject | None:
     fields = _fields(raw)
     if fields is None or not isinstance(fields.get("id"), str | None):
         return None
-    return _without_nulls(item_type, fields)
+    return _as_on_the_wire(item_type, fields)
 
 
 def visible(item: JsonObject, include: frozenset[str]) -> JsonObject:
@@ -93,11 +98,13 @@ def visible(item: JsonObject, include: frozenset[str]) -> JsonObject:
     return item
 
 
-def _without_nulls(item_type: str, fields: JsonObject) -> JsonObject:
+def _as_on_the_wire(item_type: str, fields: JsonObject) -> JsonObject:
     nullable = NULLABLE.get(item_type, ())
     item = {name: value for name, value in fields.items() if value is not None or name in nullable}
     for name in nullable:
         item.setdefault(name, None)
+    if item_type in _STATUSLESS:
+        item.pop("status", None)
     action = item.get("action")
     if item_type == "web_search_call" and isinstance(action, dict):
         item["action"] = {name: value for name, value in action.items() if value is not None}
