@@ -46,7 +46,11 @@ _SHUT_DOWN = "The server was shut down before the run ended."
 
 @dataclass(slots=True, kw_only=True)
 class Turn:
-    """One response while it runs in this process."""
+    """One response while it runs in this process.
+
+    `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt or writes the
+    end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
+    """
 
     record: ResponseRecord
     request: ChannelRequest
@@ -58,7 +62,9 @@ class Turn:
     attempt: Attempt | None = None
     has_session: bool = field(default=False, init=False)
     is_given_up: bool = field(default=False, init=False)
-    closing: Sequence[LogEntry] = field(default=(), init=False)
+    is_told: bool = field(default=False, init=False)
+    untold: list[LogEntry] = field(default_factory=list, init=False)
+    ending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     @property
     def key(self) -> RunKey:
@@ -108,7 +114,10 @@ class ResponseRuns:
         self._turns[turn.key] = turn
         try:
             # Number 0 is nobody's attempt: the first worker that begins the run takes over from it.
-            await turn.log.append(Attempt(turn.key, 0), turn.encoder.open())
+            opening = turn.encoder.open()
+            if not turn.record.is_background:  # never queued
+                opening += turn.encoder.start()
+            await turn.log.append(Attempt(turn.key, 0), opening)
             await self._context.engine.start(self._operation, turn.key)
         except BaseException:
             self._turns.pop(turn.key, None)
@@ -123,21 +132,33 @@ class ResponseRuns:
             return
         # What is cancelled without this is stopped by the host: nobody asked for it, so it failed (contract §2.2).
         turn.is_given_up = True
-        if await self._context.engine.cancel(key, grace=self._cancel_grace) and turn.encoder.is_terminal:
-            return
-        # The task never got to its first line, or it ignores its cancellation.
+        await self._context.engine.cancel(key, grace=self._cancel_grace)
+        # If the task never got to its first line, or ignores its cancellation.
         await self._take_over(turn, turn.encoder.cancel)
 
-    async def _take_over(self, turn: Turn, ending: Callable[[], Sequence[LogEntry]]) -> bool:
-        """Take the right to write away from the run's task, and end the response in its place; `False` if it has ended."""
-        attempt = await turn.store.begin(turn.key)
-        self._turns.pop(turn.key, None)
-        if attempt is None:
-            return False
-        turn.attempt = attempt
-        # A run that had come to its end, but lost the right to write it down, ends as it would have.
-        await self._finish(turn, attempt, turn.closing if turn.encoder.is_terminal else ending())
-        return True
+    async def settle(self, key: RunKey) -> None:
+        """Wait until an end that is stored already has been told, if this process has the run."""
+        if (turn := self._turns.get(key)) is not None:
+            async with turn.ending:
+                pass
+
+    async def _take_over(self, turn: Turn, ending: Callable[[], Sequence[LogEntry]]) -> None:
+        """Take the right to write away from the run's task, and end the response in its place unless it has ended."""
+        async with turn.ending:
+            if turn.is_told:
+                return
+            attempt = await turn.store.begin(turn.key)
+            if attempt is None:
+                self._turns.pop(turn.key, None)
+                if turn.untold:
+                    # Stored by us, but never told: the log that did not take the end will not get another one.
+                    await turn.log.drop(turn.key)
+                return
+            turn.attempt = attempt
+            # An end that was made already, but could not be stored, stays as it was.
+            if not turn.encoder.is_terminal:
+                turn.untold += ending()
+            await self._write_end(turn, attempt)
 
     async def _execute(self, key: RunKey) -> None:
         turn = self._turns.get(key)
@@ -146,7 +167,8 @@ class ResponseRuns:
         token = set_current_isolation_keys(turn.isolation)
         watch = None if self._run_timeout is None else asyncio.create_task(self._watch(turn, self._run_timeout))
         try:
-            attempt = turn.attempt = await turn.store.begin(key)
+            async with turn.ending:
+                attempt = turn.attempt = None if turn.is_told else await turn.store.begin(key)
             if attempt is not None:
                 await self._advance(turn, attempt)
         except (LeaseLost, StaleWrite):
@@ -160,10 +182,12 @@ class ResponseRuns:
             raise
         finally:
             reset_current_isolation_keys(token)
-            self._turns.pop(key, None)
             if watch is not None:
                 watch.cancel()
                 await asyncio.wait({watch})
+            # Not before whoever has taken over is done: until then the run can be cancelled, and waited for.
+            await self.settle(key)
+            self._turns.pop(key, None)
 
     async def _watch(self, turn: Turn, run_timeout: float) -> None:
         """End the response of a run that ignores the cancellation by which its time limit stops it."""
@@ -174,31 +198,34 @@ class ResponseRuns:
     async def _end_somehow(self, turn: Turn, ending: Callable[[], Sequence[LogEntry]]) -> None:
         """End the response, or at least its log: no reader may wait for an end that cannot be written."""
         try:
-            is_told = await self._take_over(turn, ending)
+            await self._take_over(turn, ending)
+        except StaleWrite:
+            logger.warning("A run was ended by another process", extra={"run_id": turn.key.run_id})
         except Exception:
             logger.exception("The end of a run could not be stored", extra={"run_id": turn.key.run_id})
-            is_told = False
-        if not is_told:
+            self._turns.pop(turn.key, None)
             await turn.log.drop(turn.key)
 
     async def _advance(self, turn: Turn, attempt: Attempt) -> None:
-        """Run the turn from `in_progress` to its terminal state."""
-        events: Sequence[LogEntry] = turn.encoder.start()
+        """Run the turn to its terminal state."""
+        _require_right(turn, attempt)
         if turn.record.is_background:
+            turn.untold += turn.encoder.start()
             await self._save(turn, attempt, RunStatus.IN_PROGRESS)
-        await turn.log.append(attempt, events)
+            await turn.log.append(attempt, turn.untold)
+            turn.untold.clear()
         try:
             async with asyncio.timeout(self._run_timeout) as limit:
-                events = await self._stream(turn, attempt)
+                await self._stream(turn, attempt)
         except (LeaseLost, StaleWrite):
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the run boundary; `_ending` logs it
             _require_right(turn, attempt)
-            events = _ending(turn, error, is_over_time=limit.expired())
-        await _uninterrupted(self._finish(turn, attempt, events))
+            turn.untold += _ending(turn, error, is_over_time=limit.expired())
+        await _uninterrupted(self._finish(turn, attempt))
 
-    async def _stream(self, turn: Turn, attempt: Attempt) -> Sequence[LogEntry]:
-        """Feed the target's updates to the encoder and append what it says; return the closing events."""
+    async def _stream(self, turn: Turn, attempt: Attempt) -> None:
+        """Feed the target's updates to the encoder and append what it says; leave the closing events untold."""
         encoder, log = turn.encoder, turn.log
         # What a stream has said cannot be taken back, so only unobserved runs wait for what the hook makes of them.
         waits_for_hook = self._response_hook is not None and not turn.is_observed
@@ -227,7 +254,7 @@ class ResponseRuns:
             await self._keep_session(turn, stream)
         # Last: a session that cannot be stored, named ones included, fails the run instead of leaving it open.
         _require_right(turn, attempt)
-        return encoder.complete()
+        turn.untold += encoder.complete()
 
     async def _keep_session(self, turn: Turn, stream: HostedStream) -> None:
         """Store the session that the run leaves, for whoever continues the response."""
@@ -246,13 +273,19 @@ class ResponseRuns:
             for update in hooked.result.to_updates():
                 turn.encoder.feed(update)
 
-    async def _finish(self, turn: Turn, attempt: Attempt, events: Sequence[LogEntry]) -> None:
-        """Store the terminal state, then tell."""
-        turn.closing = events
+    async def _finish(self, turn: Turn, attempt: Attempt) -> None:
+        async with turn.ending:
+            _require_right(turn, attempt)
+            await self._write_end(turn, attempt)
+
+    async def _write_end(self, turn: Turn, attempt: Attempt) -> None:
+        """Store the terminal state, then tell. The caller holds `turn.ending`."""
         status = RunStatus(turn.encoder.status)
         has_session = turn.has_session and status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
         await self._save(turn, attempt, status, has_session=has_session)
-        await turn.log.append(attempt, events, closes=True)
+        await turn.log.append(attempt, turn.untold, closes=True)
+        turn.is_told = True
+        self._turns.pop(turn.key, None)
 
     @staticmethod
     async def _save(turn: Turn, attempt: Attempt, status: RunStatus, *, has_session: bool = False) -> None:
@@ -268,6 +301,8 @@ class ResponseRuns:
             has_session=has_session,
         )
         await turn.store.save(attempt, record)
+        # Whoever has taken over meanwhile has put a later state here.
+        _require_right(turn, attempt)
         turn.record = record
 
 

@@ -152,12 +152,14 @@ class ResponsesService:
         turn = started.turn
         if turn.record.is_background:
             return
-        if not turn.record.status.is_terminal:
-            await self._runs.cancel(turn.key)
-        # A foreground stream cannot be read again (contract §4.2), and an unstored response is gone with its request.
-        await turn.log.drop(turn.key)
-        if not turn.record.is_stored:
-            await turn.store.delete(turn.key)
+        try:
+            if not turn.record.status.is_terminal:
+                await self._runs.cancel(turn.key)
+        finally:
+            # A foreground stream cannot be read again (contract §4.2), and an unstored response is gone with its request.
+            await turn.log.drop(turn.key)
+            if not turn.record.is_stored:
+                await turn.store.delete(turn.key)
 
     async def retrieve(self, response_id: str) -> bytes:
         """Return the Response object as JSON.
@@ -194,7 +196,10 @@ class ResponsesService:
             raise errors.cannot_cancel_foreground()
         if not record.status.is_terminal:
             await self._runs.cancel(record.key)
-        return (await store.get(record.key) or record).body
+        cancelled = await store.get(record.key)
+        if cancelled is None:  # somebody has deleted it meanwhile
+            raise errors.response_not_found(response_id)
+        return cancelled.body
 
     async def delete(self, response_id: str) -> JsonObject:
         """Erase a response with its session and its events.
@@ -205,6 +210,8 @@ class ResponsesService:
         record, store = await self._find(response_id)
         if not record.status.is_terminal:
             raise errors.cannot_delete_in_flight()
+        # Stored before told: the last event must not come into the log after it was deleted.
+        await self._runs.settle(record.key)
         await self._context.session_store.delete(record.key.partition, response_session_key(response_id))
         await self._context.durable_log.drop(record.key)
         await store.delete(record.key)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import live
@@ -25,6 +26,7 @@ from agent_framework_hosting.stores.memory import MemorySessionStore
 from agent_framework_hosting.targets.agent import AgentTarget
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesService, ResponsesSettings
+from agent_framework_hosting_responses.protocol.errors import RequestError
 from agent_framework_hosting_responses.service import Started
 from agent_framework_hosting_responses.stores.base import ResponseRecord
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
@@ -266,37 +268,164 @@ async def test_a_named_session_that_cannot_be_stored_fails_the_run(mode: dict[st
 
 
 @pytest.mark.behaviour("D4")
-async def test_a_cancel_that_overtakes_the_stored_end_of_a_run_leaves_one_terminal_state() -> None:
+async def test_a_cancel_that_meets_the_stored_end_of_a_run_is_answered_with_it() -> None:
     class SlowStore(MemoryResponseStore):
-        """Has a write of the first attempt's end on its way while the second attempt begins."""
+        """Keeps the end of a run on its way until the gate is open."""
 
         def __init__(self) -> None:
             super().__init__()
             self.saving = Gate()
 
         async def save(self, attempt: Attempt, record: ResponseRecord) -> None:
-            if attempt.number == 1 and record.status.is_terminal:
+            if record.status.is_terminal:
                 await self.saving.wait()
             await super().save(attempt, record)
 
     log, store = MemoryRunLog(), SlowStore()
     service = ResponsesService(
-        context_of(ScriptedAgent(["hello"]), log=log),
-        responses=store,
-        settings=ResponsesSettings(cancel_grace=0.01),
+        context_of(ScriptedAgent(["hello"]), log=log), responses=store, settings=ResponsesSettings(cancel_grace=0.01)
     )
 
     started = await service.create({"input": "q", "background": True})
     response_id = json.loads(started.body)["id"]
     await asyncio.wait_for(store.saving.reached.wait(), SECONDS)
-    cancelled = json.loads(await asyncio.wait_for(service.cancel(response_id), SECONDS))
+    cancel = asyncio.create_task(service.cancel(response_id))
+    await ticks(20)
     store.saving.open()
+    cancelled = json.loads(await asyncio.wait_for(cancel, SECONDS))
     response = await ended(service, started)
     events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
 
     wire.check_stream(events)
     assert cancelled["status"] == "completed"
     assert events[-1]["response"] == response == cancelled == json.loads(await service.retrieve(response_id))
+
+
+async def ticks(number: int) -> None:
+    """Let every other task run `number` times."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+class SuspendingStore(MemoryResponseStore):
+    """Lets others run before and after each call, as a store behind a network does."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+
+    async def _suspend(self) -> None:
+        await ticks(self._random.randrange(4))
+
+    async def create(self, record: ResponseRecord) -> None:
+        await self._suspend()
+        await super().create(record)
+        await self._suspend()
+
+    async def get(self, key: RunKey) -> ResponseRecord | None:
+        await self._suspend()
+        return await super().get(key)
+
+    async def begin(self, key: RunKey) -> Attempt | None:
+        await self._suspend()
+        attempt = await super().begin(key)
+        await self._suspend()
+        return attempt
+
+    async def save(self, attempt: Attempt, record: ResponseRecord) -> None:
+        await self._suspend()
+        await super().save(attempt, record)
+        await self._suspend()
+
+    async def delete(self, key: RunKey) -> bool:
+        await self._suspend()
+        return await super().delete(key)
+
+
+class UnsteadyAgent(ScriptedAgent):
+    """Takes its time; finishes, fails, or ignores cancellations."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__(())
+        self._random = random
+        self._kind = random.choice(["finishes", "fails", "ignores"])
+
+    def run(self, messages: Any = None, **kwargs: Any) -> Any:
+        return self._talk()
+
+    async def _talk(self) -> AsyncGenerator[AgentResponseUpdate, None]:
+        for _ in range(4):
+            try:
+                await ticks(self._random.randrange(5))
+            except asyncio.CancelledError:
+                if self._kind != "ignores":
+                    raise
+            yield says("word ")
+        if self._kind == "fails":
+            raise ValueError("secret")
+
+
+async def disturb(service: ResponsesService, started: Started, random: Random) -> tuple[str, str]:
+    """Do something to the run at some moment; return what, and the status that was answered."""
+    await ticks(random.randrange(60))
+    response_id = started.turn.key.run_id
+    what = random.choice(["cancel", "leave", "delete", "drain", "retrieve"])
+    try:
+        if what == "cancel":
+            return what, json.loads(await service.cancel(response_id))["status"]
+        if what == "retrieve":
+            return what, json.loads(await service.retrieve(response_id))["status"]
+        if what == "delete":
+            await service.delete(response_id)
+        elif what == "leave":
+            await service.leave(started)
+        else:
+            await service._context.engine.drain(0)
+    except RequestError as error:
+        return what, error.message
+    return what, "done"
+
+
+@pytest.mark.behaviour("D4", "D10")
+@pytest.mark.parametrize("seed", range(250))
+async def test_whoever_meets_whom_a_run_has_one_end_and_everybody_is_told_the_same(seed: int) -> None:
+    random = Random(seed)
+    log = MemoryRunLog()
+    context = context_of(UnsteadyAgent(random), log=log)
+    settings = ResponsesSettings(
+        cancel_grace=random.choice([0.0, 0.001, 1.0]), run_timeout=random.choice([None, None, 0.0, 0.001])
+    )
+    service = ResponsesService(context, responses=SuspendingStore(random), settings=settings)
+    is_background = random.choice([True, False])
+
+    started = await service.create({"input": "q", "stream": True, "background": is_background})
+    reader = asyncio.create_task(read(service, started))
+    async with asyncio.timeout(SECONDS):
+        answers = await asyncio.gather(*(disturb(service, started, random) for _ in range(random.randrange(5))))
+        events = await reader
+        await context.engine.drain(SECONDS)
+
+    final = started.status.value
+    is_dropped = ("delete", "done") in answers or (not is_background and ("leave", "done") in answers)
+    assert final in {"completed", "failed", "cancelled"}
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    if not is_dropped:
+        wire.check_stream(events)
+        assert events[-1]["response"]["status"] == final
+    assert {status for what, status in answers if what == "cancel"} <= {
+        final,
+        "Cannot cancel a synchronous response.",
+        f"Response with id '{started.turn.key.run_id}' not found.",
+    }
+    assert (log._open, service._runs._turns) == ({}, {})
+    if ("delete", "done") in answers:
+        assert log._closed.get(started.turn.key) is None
+    else:
+        assert json.loads(await service.retrieve(started.turn.key.run_id))["status"] == final
+
+
+async def read(service: ResponsesService, started: Started) -> list[dict[str, Any]]:
+    return [json.loads(payload) async for batch in service.follow(started) for _, payload in batch]
 
 
 @pytest.mark.behaviour("G2")

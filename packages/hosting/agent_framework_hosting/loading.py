@@ -30,13 +30,7 @@ def load(reference: str) -> object:
         ConfigurationError: the reference has another form, or there is no such module or attribute, or importing the
             module failed; the message says which, and what its code raised.
     """
-    module_name, colon, attribute = reference.partition(":")
-    if module_name.startswith(".") or "/" in module_name or module_name.endswith(".py"):
-        raise ConfigurationError(
-            f"{reference!r} must name a module as an import does, not a file: for example app:agent."
-        )
-    if not (module_name and colon and attribute):
-        raise ConfigurationError(f"{reference!r} must have the form module:attribute, for example app:agent.")
+    module_name, attribute = _split(reference)
     found: object = _import(module_name)
     for name in attribute.split("."):
         if not hasattr(found, name):
@@ -45,6 +39,17 @@ def load(reference: str) -> object:
             raise ConfigurationError(f"The module {module_name!r} has no attribute {attribute!r}.{hint}")
         found = getattr(found, name)
     return found
+
+
+def _split(reference: str) -> tuple[str, str]:
+    module_name, _, attribute = reference.partition(":")
+    if module_name.startswith(".") or "/" in module_name or module_name.endswith(".py"):
+        raise ConfigurationError(
+            f"{reference!r} must name a module as an import does, not a file: for example app:agent."
+        )
+    if not (module_name and attribute):
+        raise ConfigurationError(f"{reference!r} must have the form module:attribute, for example app:agent.")
+    return module_name, attribute
 
 
 def _import(module_name: str) -> object:
