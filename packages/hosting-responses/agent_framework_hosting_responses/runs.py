@@ -150,7 +150,7 @@ class ResponseRuns:
             attempt = await turn.store.begin(turn.key)
             if attempt is None:
                 self._turns.pop(turn.key, None)
-                if turn.untold:
+                if turn.encoder.is_terminal:
                     # Stored by us, but never told: the log that did not take the end will not get another one.
                     await turn.log.drop(turn.key)
                 return
