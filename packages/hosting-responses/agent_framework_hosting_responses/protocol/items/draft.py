@@ -6,6 +6,7 @@ output follows.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -79,7 +80,8 @@ class Draft:
         self.new_id = new_id
         self.output = Output(writer, new_id, taken=options.taken_ids)
         self.hosted = HostedItems(self.output, include=options.include)
-        self.calls = Calls(owner_of=self._owner_of, mint=lambda: new_id("call"), taken=options.taken_ids)
+        # No bound methods: a cycle per response is what the garbage collector would spend its time on.
+        self.calls = Calls(owner_of=partial(_owner_of, options), mint=partial(new_id, "call"), taken=options.taken_ids)
         self.open_calls: list[Call] = []
         self.approvals: dict[str, str] = {}
         self.message: MessageItem | None = None
@@ -183,10 +185,10 @@ class Draft:
         if failure.notice is not None:
             self.open_message().write_part(failure.notice, [])
 
-    def _owner_of(self, name: str) -> Owner:
-        options = self.options
-        if name not in options.client_tools and name not in options.custom_tools:
-            return Owner.UNDECIDED
-        if options.allowed_tools is not None and name not in options.allowed_tools:
-            return Owner.REFUSED
-        return Owner.CLIENT
+
+def _owner_of(options: EncoderOptions, name: str) -> Owner:
+    if name not in options.client_tools and name not in options.custom_tools:
+        return Owner.UNDECIDED
+    if options.allowed_tools is not None and name not in options.allowed_tools:
+        return Owner.REFUSED
+    return Owner.CLIENT
