@@ -79,7 +79,7 @@ class ResponsesChannel:
             stream_update_hook=self._stream_update_hook,
             response_id_factory=self._response_id_factory,
         )
-        beside = self.path.rpartition("/")[0]
+        beside = self.path.removesuffix("/responses")
         prefixes = [""] if self.path.startswith("/v1") else ["", "/v1"]
         # The models come first: of a channel at the root they lie where an id would stand.
         root_routes = [route for prefix in prefixes for route in self._models(prefix + beside)]
@@ -171,7 +171,11 @@ def _answered(endpoint: Endpoint) -> Endpoint:
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except Exception as error:  # noqa: BLE001  the boundary to the web framework; error_response logs it
+        except (RequestError, HTTPException, RunError) as error:
+            return error_response(error, request)
+        except Exception as error:
+            if request.app.debug:
+                raise
             return error_response(error, request)
 
     return answer

@@ -40,6 +40,13 @@ class Continuation:
     call_ids: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def taken_ids(self) -> frozenset[str]:
+        """The ids of items and calls that the response must not use again: clients take them for the same thing."""
+        items = (*self.context, *self.input)
+        ids = (item.get(name) for item in items for name in ("id", "call_id"))
+        return frozenset(value for value in ids if isinstance(value, str))
+
+    @property
     def unseen(self) -> tuple[JsonObject, ...]:
         """The items that the target has to be told: backlog and input, with the `call_id`s that the target knows."""
         items = (*self.backlog, *self.input)
@@ -121,11 +128,11 @@ def _resolve_references(items: Sequence[JsonObject], context: Sequence[JsonObjec
         return tuple(items)
     known = {item.get("id"): item for item in (*context, *items) if item.get("type") != "item_reference"}
     resolved: list[JsonObject] = []
-    for index, item in enumerate(items):
+    for item in items:
         if item.get("type") == "item_reference":
             target = known.get(item.get("id"))
             if target is None:
-                raise errors.item_not_found(str(item.get("id")), param=f"input[{index}].id", status=400)
+                raise errors.item_not_found(str(item.get("id")), param="input", status=400)
             resolved.append(target)
         else:
             resolved.append(item)

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from agent_framework import FunctionTool
@@ -127,12 +127,14 @@ class ResponsesService:
             body, strict=self.settings.strict_fields, hosted_tools=self.settings.hosted_tools, new_id=new_id
         )
         model = self._resolve_model(request.model)
-        continuation = await self._history.resolve(request, current_partition())
+        # Read once: a run hook may change what is current, but not whose response this is.
+        isolation = get_current_isolation_keys() or IsolationKeys()
+        continuation = await self._history.resolve(request, isolation.partition)
         response_id = self._new_response_id(request.previous_response_id)
         channel_request = await self._channel_request(request, continuation, response_id)
         self._check_tools(request, channel_request)
         response = new_response(request, response_id=response_id, created_at=int(self._clock()), model=model)
-        turn = self._turn(request, continuation, channel_request, response)
+        turn = self._turn(request, continuation, channel_request, response, isolation=isolation)
         await self._runs.start(turn)
         return Started(turn)
 
@@ -263,20 +265,25 @@ class ResponsesService:
     async def _channel_request(
         self, request: CreateRequest, continuation: Continuation, response_id: str
     ) -> ChannelRequest:
-        speaker = request.echo.get("safety_identifier") or request.echo.get("user")
+        speaker = request.safety_identifier or request.user
+        attributes = {"response_id": response_id, "previous_response_id": request.previous_response_id}
         channel_request = ChannelRequest(
             channel=self._name,
             operation="responses.create",
             input=to_messages(continuation.unseen, approvals=continuation.approvals),
             options=chat_options(request),
             metadata=request.metadata,
-            attributes={"response_id": response_id, "previous_response_id": request.previous_response_id},
+            attributes=attributes,
             stream=request.stream,
-            identity=ChannelIdentity(self._name, speaker) if isinstance(speaker, str) else None,
+            identity=ChannelIdentity(self._name, speaker) if speaker is not None else None,
         )
-        return await apply_run_hook(
+        hooked = await apply_run_hook(
             self._run_hook, channel_request, target=self._context.target.hosted, protocol_request=request.raw
         )
+        if hooked.attributes is attributes:
+            return hooked
+        # A hook that makes a request of its own must not lose what is bound for the run.
+        return replace(hooked, attributes={**hooked.attributes, **attributes})
 
     def _turn(
         self,
@@ -284,9 +291,11 @@ class ResponsesService:
         continuation: Continuation,
         channel_request: ChannelRequest,
         response: JsonObject,
+        *,
+        isolation: IsolationKeys,
     ) -> Turn:
         record = ResponseRecord(
-            key=RunKey(current_partition(), RunId(str(response["id"]))),
+            key=RunKey(isolation.partition, RunId(str(response["id"]))),
             status=RunStatus.QUEUED if request.background else RunStatus.IN_PROGRESS,
             created_at=cast("int", response["created_at"]),
             body=encode_json(response),
@@ -301,14 +310,14 @@ class ResponsesService:
         )
         encoder = ResponseEncoder(
             response,
-            options=self._encoder_options(request, channel_request),
+            options=self._encoder_options(request, continuation, channel_request),
             clock=lambda: int(self._clock()),
             events=request.stream or request.background,
         )
         return Turn(
             record=record,
             request=channel_request,
-            isolation=get_current_isolation_keys() or IsolationKeys(),
+            isolation=isolation,
             encoder=encoder,
             store=self._responses if request.store else self._unstored,
             log=self._context.durable_log if request.background else self._context.run_log,
@@ -322,7 +331,9 @@ class ResponsesService:
             if tool.get("name") in own:
                 raise errors.duplicate_tool(f"tools[{index}].name", str(tool["name"]))
 
-    def _encoder_options(self, request: CreateRequest, channel_request: ChannelRequest) -> EncoderOptions:
+    def _encoder_options(
+        self, request: CreateRequest, continuation: Continuation, channel_request: ChannelRequest
+    ) -> EncoderOptions:
         """Tell the encoder whose call is whose: the caller's are those it declared and the operator let through."""
         offered = _offered_tools(channel_request)
         declared = {str(tool["name"]): tool for tool in request.client_tools}
@@ -331,6 +342,7 @@ class ResponsesService:
             custom_tools=frozenset(n for n, tool in declared.items() if n in offered and tool["type"] == "custom"),
             server_tools=self._context.target.server_tools(),
             allowed_tools=allowed_tool_names(request),
+            taken_ids=continuation.taken_ids,
             server_calls=self.settings.server_calls,
             server_label=self.settings.server_label or self._context.target.name,
             reasoning=self.settings.reasoning,

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting import AgentFrameworkHost, ChannelRequest
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 
@@ -421,3 +421,42 @@ async def test_a_run_hook_that_raises_is_answered_and_leaves_the_connection_usab
 
     assert (broken.status, after.status) == (500, 404)
     assert b"secret reason" not in broken.body
+
+
+async def test_what_is_bound_for_the_run_survives_a_hook_that_makes_its_own_request() -> None:
+    bound: list[Any] = []
+
+    class Bindable(ScriptedAgent):
+        @contextlib.contextmanager
+        def bind_request_context(self, **attributes: Any) -> Any:
+            bound.append(attributes)
+            yield
+
+    def run_hook(request: Any, **_: Any) -> Any:
+        return ChannelRequest(channel="mine", operation="mine", input="changed", attributes={"team": "blue"})
+
+    agent = Bindable(["hello"])
+    async with live.serve(host_of(agent, run_hook=run_hook).app) as served:
+        response = await served.client.responses.create(model="a", input="q")
+
+    assert bound == [{"team": "blue", "response_id": response.id, "previous_response_id": None}]
+
+
+async def test_debug_shows_the_traceback_of_a_broken_hook_and_nothing_else_does() -> None:
+    def run_hook(request: Any, **_: Any) -> Any:
+        raise ValueError("secret reason")
+
+    channel = ResponsesChannel(run_hook=run_hook)
+    async with live.serve(AgentFrameworkHost(ScriptedAgent(["x"]), channels=[channel], debug=True).app) as served:
+        answer = await served.http.post("/responses", json={"input": "q"})
+
+    assert answer.status_code == 500
+    assert "secret reason" in answer.text
+
+
+async def test_a_tool_is_echoed_without_what_no_tool_has() -> None:
+    body = {"input": "q", "tools": [{**WEATHER_TOOL, "nonsense": {"a": 1}}]}
+    async with live.serve(host_of(ScriptedAgent(["hello"])).app) as served:
+        answer = await served.http.post("/responses", json=body)
+
+    assert answer.json()["tools"] == [WEATHER_TOOL]

@@ -118,7 +118,6 @@ def test_a_request_that_says_little_gets_the_defaults() -> None:
     assert (request.model, request.instructions, request.max_output_tokens) == (None, None, None)
     assert (request.tools, request.client_tools, request.hosted_tools) == ((), (), ())
     assert (request.include, request.metadata) == (frozenset(), {})
-    assert request.has_input
     assert request.sent == {"input"}
     assert "conversation" not in request.echo
 
@@ -227,7 +226,6 @@ def test_a_context_can_be_continued_without_input(context: dict[str, Any], nothi
     request = parse_request({**context, **nothing})
 
     assert request.input == ()
-    assert not request.has_input
 
 
 WRONG: list[tuple[dict[str, Any], str | None, str | None]] = [

@@ -69,11 +69,6 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     sent: frozenset[str]
     raw: JsonObject
 
-    @property
-    def has_input(self) -> bool:
-        """Whether the request brought anything to answer; if not, the run continues the existing context."""
-        return bool(self.input)
-
 
 # --- JSON --------------------------------------------------------------------------------------------------------
 

@@ -150,13 +150,13 @@ def _function(tool: JsonObject, path: str) -> JsonObject:
         read["parameters"] = fields.mapping(tool["parameters"], f"{path}.parameters")
     if "strict" in tool:
         read["strict"] = fields.boolean(tool["strict"], f"{path}.strict")
-    return {**read, **{key: member for key, member in _more(tool, path).items() if key not in read}}
+    return {**read, **_more(tool, path)}
 
 
 def _custom(tool: JsonObject, path: str) -> JsonObject:
-    read: JsonObject = {**_more(tool, path), "name": _tool_name(tool, path)}
+    read: JsonObject = {"type": "custom", "name": _tool_name(tool, path)}
     if "description" in tool:
-        fields.string(tool["description"], f"{path}.description")
+        read["description"] = fields.string(tool["description"], f"{path}.description")
     if "format" in tool:
         where = f"{path}.format"
         form = fields.mapping(tool["format"], where)
@@ -164,14 +164,12 @@ def _custom(tool: JsonObject, path: str) -> JsonObject:
         if kind == "grammar":
             fields.choice(fields.required(form, "syntax", where), f"{where}.syntax", ("lark", "regex"))
             fields.string(fields.required(form, "definition", where), f"{where}.definition")
-    return read
+        read["format"] = form
+    return {**read, **_more(tool, path)}
 
 
 def _more(tool: JsonObject, path: str) -> JsonObject:
-    for key, read in _MORE.items():
-        if key in tool:
-            read(tool[key], f"{path}.{key}")
-    return tool
+    return {key: read(tool[key], f"{path}.{key}") for key, read in _MORE.items() if key in tool}
 
 
 def _tool_name(tool: JsonObject, path: str) -> str:
