@@ -331,7 +331,7 @@ BODIES = [
         {"input": [{"type": "item_reference", "id": "msg_1"}]},
         400,
         "Item with id 'msg_1' not found.",
-        "input[0].id",
+        "input",
     ),
 ]
 
