@@ -10,7 +10,7 @@ Source: contract §2, §3.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from agent_framework import AgentResponseUpdate, Content
@@ -126,9 +126,10 @@ class ResponseEncoder:
     def feed(self, update: AgentResponseUpdate) -> list[Event]:
         """Write one update of the run."""
         run = self._run
-        if run is not None and self._is_plain(update) and (text := _plain_text(update.contents)):
-            run.append(text)
-            return self._writer.take()
+        if run is not None and len(update.contents) == 1 and self._is_plain(update):
+            text = _plain_text(update.contents[0])
+            if text:
+                return run.only(text)
         return self._feed(update)
 
     def complete(self) -> list[Event]:
@@ -276,11 +277,8 @@ def _differs(value: str | None, current: str | None) -> bool:
     return bool(value and current and value != current)
 
 
-def _plain_text(contents: Sequence[Content]) -> str | None:
-    """Return the text of the only content, if it is nothing but a further delta."""
-    if len(contents) != 1:
-        return None
-    content = contents[0]
+def _plain_text(content: Content) -> str | None:
+    """Return the text of a content that is nothing but a further delta."""
     if content.type != "text" or content.merge_mode == "replace" or content.annotations:
         return None
     properties = content.additional_properties

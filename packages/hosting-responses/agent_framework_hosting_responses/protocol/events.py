@@ -16,6 +16,7 @@ import msgspec
 from .json import encode_json
 
 _encode_ascii = msgspec.json.Encoder().encode
+_new_tuple = tuple.__new__
 
 
 class Event(NamedTuple):
@@ -53,12 +54,20 @@ class EventWriter:
 
     def emit_delta(self, kind: str, prefix: bytes, text: str) -> None:
         """Append a delta from its precomputed `prefix`, the JSON up to the sequence number."""
-        if not self.enabled:
-            return
+        if self.enabled:
+            self._events.append(self._delta(kind, prefix, text))
+
+    def only_delta(self, kind: str, prefix: bytes, text: str) -> list[Event]:
+        """Return a delta as `emit_delta` writes it; nothing else may wait to be taken."""
+        return [self._delta(kind, prefix, text)] if self.enabled else []
+
+    def _delta(self, kind: str, prefix: bytes, text: str) -> Event:
         # A pure ASCII text holds neither line breaks of Unicode nor surrogates.
         delta = _encode_ascii(text) if text.isascii() else encode_json(text)
-        self._events.append(Event(kind, b'%b%d,"delta":%b}' % (prefix, self._next, delta)))
-        self._next += 1
+        number = self._next
+        self._next = number + 1
+        # What Event() does too, at half the price: a third of what a delta costs here.
+        return _new_tuple(Event, (kind, b'%b%d,"delta":%b}' % (prefix, number, delta)))
 
     def take(self) -> list[Event]:
         """Return the events written since the last call."""
@@ -91,6 +100,11 @@ class DeltaRun:
         """Write one delta; `text` must not be empty (contract §3.4)."""
         self._chunks.append(text)
         self._writer.emit_delta(self._kind, self._prefix, text)
+
+    def only(self, text: str) -> list[Event]:
+        """Write one delta, as `append` does, and return its event: the way of every update that is nothing else."""
+        self._chunks.append(text)
+        return self._writer.only_delta(self._kind, self._prefix, text)
 
     def replace(self, text: str) -> bool:
         """Bring the run to `text` as far as deltas can, and return whether they could.

@@ -57,7 +57,8 @@ class MemoryRunLog:
             raise StaleWrite("A later attempt writes to the log of this run.")
         log.attempt = attempt.number
         # Plain tuples of strings and bytes are none of the garbage collector's business; subclasses of tuple are.
-        log.entries.extend([(kind, data) for kind, data in entries])
+        for kind, data in entries:
+            log.entries.append((kind, data))
         if closes:
             log.closed = True
             del self._open[key]
