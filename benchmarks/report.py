@@ -45,7 +45,7 @@ _NOTES: Final[Mapping[str, str]] = {
 _METHOD: Final = (
     "Three processes share one core: the host with an agent that yields prebuilt updates, each in a turn of the event "
     "loop of its own; a bare Starlette app that sends the bytes recorded from the host, each event in a turn of its own "
-    "too; and the agent iterated with no server. Both servers run on uvicorn with uvloop and httptools. The load comes "
+    "too; and the agent iterated with no server. Both servers run on uvicorn with uvloop and httptools; the garbage collector of the host's process is set as `host.serve()` sets it. The load comes "
     "from raw sockets on another core, which never sleeps, so that no server pays for waking it. Servers are measured in turn, round after round; every figure is the median over "
     "the rounds, every ratio the median of the ratios within one round."
 )

@@ -26,6 +26,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting.serve import tune_collector
 from agent_framework_hosting_responses import ResponsesChannel
 
 # Headers that the ASGI server writes itself.
@@ -176,6 +177,9 @@ def _serve(pipe: Connection, build: Callable[..., Any], *arguments: object) -> N
         config = uvicorn.Config(
             build(*arguments), loop="uvloop", http="httptools", log_level="warning", access_log=False, lifespan="on"
         )
+        if build is _host_app:
+            # As `host.serve()` does.
+            tune_collector()
         pipe.send(listener.getsockname()[1])
         uvicorn.Server(config).run([listener])
 

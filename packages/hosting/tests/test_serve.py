@@ -267,3 +267,14 @@ def test_a_unix_socket_is_an_address_too(tmp_path: Path) -> None:
 def test_the_address_in_the_log_is_the_one_that_was_bound(host: str, expected: str) -> None:
     with configure(new_host().app, host, 0, workers=1, options={}).bind_socket() as bound:
         assert re.fullmatch(expected, _address(bound))
+
+
+def test_a_serving_process_collects_less_often_and_never_what_it_began_with() -> None:
+    program = (
+        "import gc; from agent_framework_hosting.serve import COLLECTOR_THRESHOLDS, tune_collector; tune_collector(); "
+        "print(gc.get_threshold() == COLLECTOR_THRESHOLDS, gc.get_freeze_count() > 10_000)"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+
+    assert shown.stdout.split() == ["True", "True"]
