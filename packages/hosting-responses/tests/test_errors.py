@@ -168,14 +168,6 @@ CATALOGUE: list[tuple[str, RequestError, int, str, str | None, str | None]] = [
         None,
     ),
     (
-        "E15",
-        errors.not_streamable_without_stream(),
-        400,
-        "This response cannot be streamed because it was not created with stream=true.",
-        "stream",
-        None,
-    ),
-    (
         "E16",
         errors.not_streamable_expired(),
         400,
@@ -260,7 +252,6 @@ def test_an_error_has_the_text_param_code_and_status_of_the_catalogue(
 @pytest.mark.parametrize(
     ("error", "status", "kind", "code"),
     [
-        (errors.rate_limited(), 429, "rate_limit_error", "rate_limit_exceeded"),
         (errors.server_error(), 500, "server_error", None),
         (errors.overloaded(), 503, "server_error", None),
     ],

@@ -14,14 +14,25 @@ import enum
 import json
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from agent_framework import Content
 
 from .fields import MAX_ID
 
-if TYPE_CHECKING:
-    from .items.function_call import CallItem
+
+class CallItem(Protocol):
+    """The item of a call that is written to the client."""
+
+    call_id: str
+
+    def append(self, text: str) -> None:
+        """Write the next piece of the arguments."""
+        ...
+
+    def close(self, status: str) -> None:
+        """Close the item as `completed` or `incomplete`."""
+        ...
 
 
 class Owner(enum.Enum):

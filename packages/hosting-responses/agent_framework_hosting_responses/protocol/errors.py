@@ -336,11 +336,6 @@ def not_streamable_foreground() -> RequestError:
     )
 
 
-def not_streamable_without_stream() -> RequestError:
-    """E15: a stream of a background response that was not created with `stream`."""
-    return RequestError("This response cannot be streamed because it was not created with stream=true.", param="stream")
-
-
 def not_streamable_expired() -> RequestError:
     """E16: the event log is gone; the JSON GET still works."""
     return RequestError(
@@ -420,11 +415,6 @@ def method_not_allowed(method: str, path: str) -> RequestError:
 def body_too_large() -> RequestError:
     """E26."""
     return RequestError("Request body too large.", status=413)
-
-
-def rate_limited(message: str = "Rate limit reached. Please try again later.") -> RequestError:
-    """E27: send it with `Retry-After`."""
-    return RequestError(message, code="rate_limit_exceeded", status=429, type="rate_limit_error")
 
 
 def server_error() -> RequestError:
