@@ -12,9 +12,9 @@ import pytest
 import raw
 import wire
 from agent_framework import Agent, AgentResponse, AgentResponseUpdate, Content, Message, tool
+from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from agent_framework_hosting import AgentFrameworkHost, ChannelRequest
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
@@ -295,9 +295,11 @@ async def test_a_response_id_that_is_taken_is_never_overwritten() -> None:
 
 
 @pytest.mark.behaviour("G7")
-async def test_the_host_can_be_mounted_in_another_application() -> None:
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_the_host_can_be_mounted_in_another_application(framework: type[Starlette]) -> None:
     host = host_of(ScriptedAgent(["hello"]))
-    parent = Starlette(routes=[Mount("/ai", app=host)], lifespan=host.lifespan)
+    parent = framework(lifespan=host.lifespan)
+    parent.mount("/ai", host)
     async with live.serve(parent) as served:
         answer = await served.http.post("/ai/v1/responses", json={"input": "q"})
         missing = await served.http.get("/ai/v1/nothing")
