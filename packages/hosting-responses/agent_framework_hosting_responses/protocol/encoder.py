@@ -29,6 +29,7 @@ from .json import JsonObject, JsonValue, encode_json
 from .usage import UsageMeter
 
 _INCOMPLETE: Final[Mapping[str, str]] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_UPSTREAM_ENDS: Final = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 _FAILED_FINISH: Final = frozenset({"error", "failed"})
 _TERMINAL: Final = frozenset({"completed", "incomplete", "failed", "cancelled"})
 # Updates in these roles repeat what went in; an answer is the assistant's or a tool's.
@@ -67,6 +68,7 @@ class ResponseEncoder:
         self._is_open = False
         self._is_started = False
         self._finish_reason: str | None = None
+        self._is_upstream_open = False
         self._message_id: str | None = None
         self._author: str | None = None
         self._role: str = "assistant"
@@ -85,8 +87,11 @@ class ResponseEncoder:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the model has reported its failure, so that `complete` will end the response as `failed`."""
-        return self._draft.failure is not None or self._finish_reason in _FAILED_FINISH
+        """Whether the model has failed, so that `complete` will end the response as `failed`.
+
+        It said so, or its provider's stream was cut: an answer began and never ended.
+        """
+        return self._draft.failure is not None or self._finish_reason in _FAILED_FINISH or self._is_upstream_open
 
     @property
     def approvals(self) -> Mapping[str, str]:
@@ -226,6 +231,10 @@ class ResponseEncoder:
 
     def _observe_raw(self, raw: object) -> None:
         kind = member(raw, "type")
+        if kind == "response.created":
+            self._is_upstream_open = True
+        elif kind in _UPSTREAM_ENDS:
+            self._is_upstream_open = False
         if kind in ("response.failed", "response.cancelled"):
             # The framework reports neither: its finish reason stays empty.
             self._draft.failure = Failure.of(member(member(member(raw, "response"), "error"), "code"))

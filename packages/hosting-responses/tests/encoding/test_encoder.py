@@ -281,6 +281,29 @@ def test_a_model_that_failed_and_was_tried_again_is_a_completed_response(encode:
     assert encoded.response["status"] == "completed"
 
 
+@pytest.mark.behaviour("C8")
+@pytest.mark.parametrize(
+    ("kinds", "status"),
+    [
+        (["response.created"], "failed"),
+        (["response.created", "response.completed"], "completed"),
+        (["response.created", "response.completed", "response.created"], "failed"),
+        (["response.created", "response.created", "response.completed"], "completed"),
+    ],
+    ids=["cut", "whole", "second call cut", "cut and tried again"],
+)
+def test_an_answer_whose_providers_stream_was_cut_is_not_a_completed_response(
+    kinds: list[str], status: str, encode: Any, say: Any
+) -> None:
+    updates = []
+    for kind in kinds:
+        updates += [AgentResponseUpdate(raw_representation=provider_event(kind)), say("text ")]
+
+    encoded = encode(*updates)
+
+    assert encoded.response["status"] == status
+
+
 @pytest.mark.behaviour("B7", "C8")
 def test_a_provider_that_stopped_for_another_reason_is_incomplete(encode: Any, say: Any) -> None:
     details = SimpleNamespace(reason="max_messages")
