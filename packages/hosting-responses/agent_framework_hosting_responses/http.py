@@ -128,11 +128,12 @@ async def until_disconnect(receive: Receive, work: Awaitable[ResultT]) -> Result
     current = asyncio.current_task()
     assert current is not None  # noqa: S101  coroutines of an ASGI server run in tasks
     watch: asyncio.Task[None] | None = None
-    has_left = False
+    has_left = is_over = False
 
     def leave(task: asyncio.Task[None]) -> None:
         nonlocal has_left
-        if not task.cancelled():
+        # Called a turn of the loop after the client has left: by then the work may be over, and nothing is to be cancelled.
+        if not task.cancelled() and not is_over:
             has_left = True
             current.cancel()
 
@@ -150,9 +151,9 @@ async def until_disconnect(receive: Receive, work: Awaitable[ResultT]) -> Result
             return None
         raise
     finally:
+        is_over = True
         timer.cancel()
         if watch is not None:
-            watch.remove_done_callback(leave)
             watch.cancel()
             await asyncio.wait({watch})
 

@@ -14,7 +14,7 @@ from agent_framework import Agent, Content, tool
 
 from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
-from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
+from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings, http
 
 SECONDS = 10.0
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -465,3 +465,28 @@ async def test_an_input_message_needs_no_type() -> None:
     messages: Any = agent.runs[0].messages
     assert answer.status_code == 200
     assert [(message.role, message.text) for message in messages] == [("user", "q")]
+
+
+async def test_work_that_ends_in_the_moment_the_client_leaves_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_PATIENCE", 0)
+    is_watched, is_waiting, both = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def receive() -> Any:
+        is_watched.set()
+        await both.wait()
+        return {"type": "http.disconnect"}
+
+    async def work() -> str:
+        await is_watched.wait()
+        is_waiting.set()
+        await both.wait()  # after the watch, so that it ends first
+        return "done"
+
+    async def request() -> str | None:
+        return await http.until_disconnect(receive, work())
+
+    task = asyncio.create_task(request())
+    await asyncio.wait_for(is_waiting.wait(), 5)
+    both.set()
+
+    assert await asyncio.wait_for(task, 5) == "done"
