@@ -184,8 +184,6 @@ class MemoryRunEngine:
         self._draining = True
         if self._tasks and grace > 0:
             await asyncio.wait(set(self._tasks.values()), timeout=grace)
-        # A task that is cancelled before its first step never calls its handler, and nobody would end the run.
-        await asyncio.sleep(0)
         await _let_start()
         left = set(self._tasks.values())
         for task in left:
@@ -207,5 +205,8 @@ class MemoryRunEngine:
 
 
 async def _let_start() -> None:
-    """Let every task that was created before get to its first line: cancelled sooner it would never call its handler."""
+    """Let every task that was created before get to its first line.
+
+    Cancelled sooner it would never call its handler, and nobody would end the run.
+    """
     await asyncio.sleep(0)
