@@ -32,7 +32,7 @@ from agent_framework_hosting.types import ChannelRequest, HostedRunResult
 
 from .history import response_session_key
 from .protocol.encoder import ResponseEncoder
-from .protocol.json import JsonObject, encode_json
+from .protocol.json import JsonObject
 from .stores.base import ResponseRecord, ResponseStore
 
 logger = logging.getLogger(__name__)
@@ -289,12 +289,11 @@ class ResponseRuns:
 
     @staticmethod
     async def _save(turn: Turn, attempt: Attempt, status: RunStatus, *, has_session: bool = False) -> None:
-        body = turn.encoder.response
-        output = body.get("output")
+        output = turn.encoder.response["output"]
         record = replace(
             turn.record,
             status=status,
-            body=encode_json(body),
+            body=turn.encoder.encoded,
             output=tuple(item for item in output if isinstance(item, dict)) if isinstance(output, list) else (),
             approvals={**turn.record.approvals, **_questions(output, turn.encoder.approvals)},
             call_ids={**turn.record.call_ids, **turn.encoder.minted_call_ids},

@@ -109,6 +109,11 @@ class ResponseEncoder:
         output: list[JsonValue] = [*self._draft.output.items]
         return {**self._base, "output": output}
 
+    @property
+    def encoded(self) -> bytes:
+        """The `response` as JSON; its items are encoded already."""
+        return encode_json(self._base)[:-1] + b',"output":' + self._draft.output.encoded + b"}"
+
     def open(self) -> list[Event]:
         """Announce the response."""
         if self._is_open:
@@ -262,9 +267,7 @@ class ResponseEncoder:
         self._set_status(status)
         kind = "response.failed" if status == "cancelled" else f"response.{status}"
         if self._writer.enabled:
-            # The items are encoded already; only the rest of the body is encoded here.
-            body = encode_json(self._base)[:-1] + b',"output":' + self._draft.output.encoded + b"}"
-            self._writer.emit_response(kind, body)
+            self._writer.emit_response(kind, self.encoded)
 
     def _set_status(self, status: str) -> None:
         self._status = status

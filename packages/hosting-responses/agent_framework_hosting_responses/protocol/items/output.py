@@ -48,11 +48,9 @@ class Output:
     def finish(self, index: int, item: JsonObject) -> None:
         """Write the last event of the item at `index`; the final output holds exactly `item`."""
         self._items[index] = item
-        if self.writer.enabled:
-            # Encoded once: the terminal event carries the same bytes.
-            data = encode_json(item)
-            self._encoded[index] = data
-            self.writer.emit("response.output_item.done", {"output_index": index, "item": msgspec.Raw(data)})
+        # Encoded once: the terminal event and the stored body carry the same bytes.
+        data = self._encoded[index] = encode_json(item)
+        self.writer.emit("response.output_item.done", {"output_index": index, "item": msgspec.Raw(data)})
 
     def write(self, item: JsonObject) -> None:
         """Announce and finish an item that has no life in between."""
