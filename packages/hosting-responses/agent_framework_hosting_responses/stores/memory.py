@@ -21,7 +21,7 @@ class MemoryResponseStore:
     """
 
     def __init__(
-        self, *, max_entries: int = 10_000, max_age: float = 86_400.0, clock: Callable[[], float] = time.monotonic
+        self, *, max_entries: int = 10_000, max_age: float = 30 * 86_400.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._running: dict[RunKey, ResponseRecord] = {}
         self._terminal: BoundedDict[RunKey, ResponseRecord] = BoundedDict(

@@ -384,3 +384,17 @@ def test_options_are_not_shared_between_encoders() -> None:
     assert EncoderOptions() == EncoderOptions()
     with pytest.raises(AttributeError):
         EncoderOptions().server_label = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("has_events", [True, False])
+def test_the_encoded_body_is_the_response_with_and_without_events(has_events: bool, body: Any, say: Any) -> None:
+    encoder = ResponseEncoder(body(), events=has_events)
+    encoder.open()
+    encoder.start()
+    before = json.loads(encoder.encoded)
+    encoder.feed(say("half \ud83d and \u2028"))
+    encoder.complete()
+
+    assert before["output"] == []
+    assert json.loads(encoder.encoded) == encoder.response
+    assert encoder.response["status"] == "completed"
