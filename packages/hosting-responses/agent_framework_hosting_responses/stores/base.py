@@ -1,25 +1,51 @@
-"""What a store of responses must do."""
+"""What the stores of the channel must do. The suites in `agent_framework_hosting_responses.testing` check that they do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, NewType, Protocol
 
 import msgspec
 
+from agent_framework_hosting.errors import StoreError
+from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
 
 from ..protocol.json import JsonObject
+from ..protocol.query import ListQuery
+from .context import Context
+
+ConversationId = NewType("ConversationId", str)
+"""Which conversation inside a partition."""
+
+
+class ConversationKey(NamedTuple):
+    """Name a conversation: whose it is and which."""
+
+    partition: Partition
+    conversation_id: ConversationId
+
+
+class UnknownConversation(StoreError):  # noqa: N818  what it says
+    """There is no such conversation in this partition."""
+
+
+class ConversationLocked(StoreError):  # noqa: N818  the wire's word
+    """Another response runs in the conversation; nothing was written."""
 
 
 class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One response: a snapshot of its state, never changed in place (`msgspec.structs.replace` makes the next one).
 
-    `body` is the Response object as JSON (contract §2.1). `input` holds the items of its own request, `context` all items
-    before them, oldest first; both as stored items (contract §1.5). `output` holds the items of `body`. `approvals` maps
-    the ids of the approval requests that the context and the output hold to what the target needs for the answer;
-    `call_ids` maps `call_id`s that had to be made up for the wire to the target's own.
-    `has_session` says that the agent session after this response is stored under its id. `created_at` is in Unix seconds.
+    `body` is the Response object as JSON (contract §2.1). `input` holds the items of its own request, `output` those of
+    `body`; both as stored items (contract §1.5). What was before them is the `Context` of the store. `approvals` maps the
+    ids of the approval requests in the output to what the target needs for the answer; `call_ids` maps `call_id`s of
+    the output that had to be made up for the wire to the target's own. `has_session` says that the agent session after
+    this response is stored under its id. `created_at` is in Unix seconds. `owner` names the process that runs it.
+
+    The context of a response in a conversation are the items of the conversation below `conversation_position`.
+    `idempotency_key` is the caller's, `request_hash` tells its requests apart.
     """
 
     key: RunKey
@@ -27,21 +53,38 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     body: bytes
     attempt: int = 0
+    owner: str = ""
     is_background: bool = False
     is_streamed: bool = False
     is_stored: bool = True
     previous_response_id: str | None = None
+    conversation_id: str | None = None
+    conversation_position: int = 0
+    idempotency_key: str | None = None
+    request_hash: str | None = None
     input: tuple[JsonObject, ...] = ()
-    context: tuple[JsonObject, ...] = ()
     output: tuple[JsonObject, ...] = ()
     approvals: Mapping[str, JsonObject] = msgspec.field(default_factory=dict)
     call_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
     has_session: bool = False
 
     @property
-    def items(self) -> tuple[JsonObject, ...]:
-        """Context, input and output: the context of a response that continues this one (contract §1.7)."""
-        return (*self.context, *self.input, *self.output)
+    def conversation_key(self) -> ConversationKey | None:
+        """The conversation it belongs to."""
+        if self.conversation_id is None:
+            return None
+        return ConversationKey(self.key.partition, ConversationId(self.conversation_id))
+
+    def context_after(self, parent: Context | None) -> Context:
+        """Return the context that ends with this response, given the one it started from."""
+        return Context(
+            (*self.input, *self.output),
+            parent=parent,
+            response_id=self.key.run_id,
+            has_session=self.has_session,
+            approvals=self.approvals,
+            call_ids=self.call_ids,
+        )
 
 
 class ResponseStore(Protocol):
@@ -51,11 +94,17 @@ class ResponseStore(Protocol):
         StoreUnavailable: from every method, when the store cannot be reached.
     """
 
-    async def create(self, record: ResponseRecord) -> None:
-        """Store a new response.
+    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+        """Store a new response, which continues from `context`. A record that is terminal already is stored whole.
+
+        Returns the response that was made with the same idempotency key before, and stores nothing then. A response in a
+        conversation takes the conversation's lock until it is terminal or deleted; one that is terminal already
+        appends its items, as `save` does.
 
         Raises:
             AlreadyExists: the id is taken in this partition; the stored response stays as it is.
+            UnknownConversation: there is no conversation `record.conversation_id`.
+            ConversationLocked: another response runs in it.
         """
         ...
 
@@ -63,15 +112,18 @@ class ResponseStore(Protocol):
         """Return the response, `None` if it is unknown, deleted or expired."""
         ...
 
-    async def begin(self, key: RunKey) -> Attempt | None:
+    async def begin(self, key: RunKey, *, owner: str = "") -> Attempt | None:
         """Start the next attempt, which takes the right to write from the one before; `None` if there is nothing to do.
 
-        There is nothing to do when the response is unknown or terminal.
+        There is nothing to do when the response is unknown or terminal. `owner` names the process from now on.
         """
         ...
 
     async def save(self, attempt: Attempt, record: ResponseRecord) -> None:
         """Replace the response by its next state.
+
+        In the same step a terminal state gives back the lock of the response's conversation, and appends its input and
+        output to it if the status is `completed` or `incomplete` (contract §6.4).
 
         Raises:
             StaleWrite: the response is terminal or gone, or a later attempt has begun.
@@ -79,5 +131,122 @@ class ResponseStore(Protocol):
         ...
 
     async def delete(self, key: RunKey) -> bool:
-        """Forget the response; `False` if there was none."""
+        """Erase the response; `False` if there was none.
+
+        Responses that continue it keep their context, as long as they live themselves.
+        """
+        ...
+
+    async def context(self, key: RunKey) -> Context | None:
+        """Return the context that ends with this response's output; `None` if the response is unknown."""
+        ...
+
+
+class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One conversation (contract §6.1) without its items. `created_at` is in Unix seconds."""
+
+    key: ConversationKey
+    created_at: int
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationHead:
+    """Where a conversation stands: `context` are all its items, `position` is the number of the next one.
+
+    The session stored with the response `session_response_id` knows all but the `unknown` newest items of the context;
+    without one, every item is unknown.
+    """
+
+    context: Context
+    position: int
+    session_response_id: str | None = None
+    unknown: int = 0
+
+
+class ConversationStore(Protocol):
+    """Conversations by partition and id.
+
+    Raises:
+        StoreUnavailable: from every method, when the store cannot be reached.
+    """
+
+    async def create(self, record: ConversationRecord, items: Sequence[JsonObject]) -> None:
+        """Store a new conversation with its first items.
+
+        Raises:
+            AlreadyExists: the id is taken in this partition, or two items have the same id.
+        """
+        ...
+
+    async def get(self, key: ConversationKey) -> ConversationRecord | None:
+        """Return the conversation, `None` if it is unknown."""
+        ...
+
+    async def update(self, key: ConversationKey, metadata: Mapping[str, str]) -> ConversationRecord | None:
+        """Replace the metadata and return the conversation, `None` if it is unknown."""
+        ...
+
+    async def delete(self, key: ConversationKey) -> bool:
+        """Erase the conversation and its items; `False` if there was none. Its responses stay."""
+        ...
+
+    async def head(self, key: ConversationKey) -> ConversationHead | None:
+        """Return where a new response in the conversation starts from, `None` if the conversation is unknown."""
+        ...
+
+
+class ConversationItems(Protocol):
+    """The items of conversations, in the order in which they were appended.
+
+    Raises:
+        StoreUnavailable: from every method, when the store cannot be reached.
+    """
+
+    async def append(self, key: ConversationKey, items: Sequence[JsonObject]) -> None:
+        """Append items, all of them or none.
+
+        Raises:
+            UnknownConversation: there is no such conversation.
+            AlreadyExists: an item's id is taken in the conversation.
+        """
+        ...
+
+    async def item(self, key: ConversationKey, item_id: str) -> JsonObject | None:
+        """Return one item, `None` if the conversation has none of that id."""
+        ...
+
+    async def remove(self, key: ConversationKey, item_id: str) -> bool:
+        """Erase one item; `False` if there was none. No session that knows it is continued in the conversation."""
+        ...
+
+    async def page(self, key: ConversationKey, query: ListQuery) -> tuple[Sequence[JsonObject], bool] | None:
+        """Return the items that `query` asks for, in its order, and whether there are more.
+
+        `None` if there is no item with the id in `after` or `before`.
+        """
+        ...
+
+
+class ConversationLocks(Protocol):
+    """One running response at a time in each conversation, for response stores that are not the conversations' own.
+
+    Raises:
+        StoreUnavailable: from every method, when the store cannot be reached.
+    """
+
+    async def lock(self, record: ResponseRecord) -> None:
+        """Take the conversation of `record` for it.
+
+        Raises:
+            UnknownConversation: there is no such conversation.
+            ConversationLocked: another response has it.
+        """
+        ...
+
+    async def finish(self, record: ResponseRecord) -> None:
+        """Give the conversation back, and append the input and output of `record` if it is completed or incomplete.
+
+        Does nothing if the response does not have the conversation any more, or the conversation is gone.
+        """
         ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NewType, Protocol
+from dataclasses import dataclass
+from typing import NewType, Protocol, runtime_checkable
 
 from agent_framework import AgentSession
 
@@ -23,10 +24,61 @@ class SessionStore(Protocol):
         """Return a private copy of the stored session, `None` if there is none."""
         ...
 
-    async def put(self, partition: Partition, key: SessionKey, session: AgentSession) -> None:
-        """Store `session`, replacing what was there. The caller gives it away and must not change it afterwards."""
+    async def put(
+        self, partition: Partition, key: SessionKey, session: AgentSession, *, base: SessionKey | None = None
+    ) -> None:
+        """Store `session`, replacing what was there. The caller gives it away and must not change it afterwards.
+
+        `base` is the stored session that this one has grown from; a store may keep only what is different.
+
+        Raises:
+            StoreError: the session's state holds something that cannot be stored; the message names where.
+        """
+        ...
+
+    async def claim(self, partition: Partition, key: SessionKey) -> bool:
+        """Say that the session is continued; `True` for the first who says so, `False` for all others.
+
+        What lies outside of the session under its id (a history in a file, a thread at a service) goes on with the first;
+        the others need a session with an id of its own. Also `False` if there is no such session.
+        """
         ...
 
     async def delete(self, partition: Partition, key: SessionKey) -> bool:
-        """Forget the session; `False` if there was none."""
+        """Erase the session; `False` if there was none. Sessions that have grown from it stay as they are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long a store keeps what it has: at most `max_entries`, each for `max_age` seconds after its last write.
+
+    `None` means without limit. The oldest go first. What is still running, or what younger entries continue from, is
+    not forgotten before they are.
+    """
+
+    max_age: float | None = 30 * 86_400.0
+    max_entries: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStats:
+    """What a store holds: `entries`, their size in `bytes`, and the age of the oldest in seconds (`None` if empty)."""
+
+    name: str
+    entries: int
+    bytes: int
+    oldest: float | None
+
+
+@runtime_checkable
+class Prunable(Protocol):
+    """A store that does not forget by itself: the host has it pruned from time to time."""
+
+    async def prune(self, *, limit: int) -> int:
+        """Erase what the store's retention no longer covers, at most `limit` entries; return how many."""
+        ...
+
+    async def stats(self) -> StoreStats:
+        """Return what the store holds."""
         ...

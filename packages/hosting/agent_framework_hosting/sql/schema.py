@@ -1,0 +1,123 @@
+"""The parts of the schema, one per package, and their migrations.
+
+Every part has an Alembic chain and a version table of its own, so that packages are upgraded independently of each
+other. Other packages bring parts through the entry point group `agent_framework_hosting.schemas`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final, cast
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from ..errors import ConfigurationError
+
+SCHEMAS: Final = "agent_framework_hosting.schemas"
+"""Entry point group in which packages name their `SchemaPart`."""
+
+_SCRIPTS: Final = Path(__file__).parent / "migrations"
+
+# Any number that other users of the database are unlikely to have chosen.
+_ADVISORY_LOCK: Final = 7_229_041_518_806
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaPart:
+    """The tables of one package: `metadata` as they are now, `versions` the directory of its Alembic migrations."""
+
+    name: str
+    metadata: sa.MetaData
+    versions: Path
+
+    @property
+    def version_table(self) -> str:
+        """The table that holds the revision the database is at."""
+        return f"alembic_version_{self.name}"
+
+
+def installed_parts() -> tuple[SchemaPart, ...]:
+    """Return the parts of every installed package, in the order of their names."""
+    found = sorted(entry_points(group=SCHEMAS), key=lambda entry_point: entry_point.name)
+    return tuple(cast("SchemaPart", entry_point.load()) for entry_point in found)
+
+
+def upgrade(engine: sa.Engine, parts: Sequence[SchemaPart]) -> None:
+    """Bring every part to its newest revision; processes that do so at once wait for each other."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN EXCLUSIVE")
+        else:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        try:
+            for part in parts:
+                command.upgrade(_config(part, connection), "head")
+        except BaseException:
+            _end(connection, "ROLLBACK")
+            raise
+        _end(connection, "COMMIT")
+
+
+def check(engine: sa.Engine, parts: Sequence[SchemaPart]) -> None:
+    """Check that every part is at its newest revision.
+
+    Raises:
+        ConfigurationError: one is not; the message says what to do.
+    """
+    with engine.connect() as connection:
+        for part in parts:
+            found, newest = revision(connection, part), head(part)
+            if found == newest:
+                continue
+            known = {script.revision for script in _directory(part).walk_revisions()}
+            if found is None or found in known:
+                raise ConfigurationError(
+                    f"The database's schema of {part.name!r} is at {found or 'nothing'}, older than {newest}: "
+                    "run `afhost db upgrade`."
+                )
+            raise ConfigurationError(
+                f"The database's schema of {part.name!r} is at {found}, which this version does not know: "
+                "a newer version has upgraded it. Install that version."
+            )
+
+
+def revision(connection: sa.Connection, part: SchemaPart) -> str | None:
+    """Return the revision of the part in the database, `None` if it is not there."""
+    return MigrationContext.configure(connection, opts={"version_table": part.version_table}).get_current_revision()
+
+
+def head(part: SchemaPart) -> str | None:
+    """Return the part's newest revision."""
+    return _directory(part).get_current_head()
+
+
+def _end(connection: sa.Connection, how: str) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(how)
+    elif how == "COMMIT":
+        connection.commit()
+    else:
+        connection.rollback()
+
+
+def _config(part: SchemaPart, connection: sa.Connection | None = None) -> Config:
+    config = Config()
+    # Config values are templates: a "%" in a path must be doubled.
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(part.versions).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = part.version_table
+    config.attributes["metadata"] = part.metadata
+    return config
+
+
+def _directory(part: SchemaPart) -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(part))

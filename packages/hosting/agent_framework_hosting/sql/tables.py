@@ -1,0 +1,58 @@
+"""The tables of the host. The migrations in `versions/` must make exactly these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+
+from .schema import SchemaPart
+
+metadata = sa.MetaData()
+
+sessions = sa.Table(
+    "afhost_sessions",
+    metadata,
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    # The row this one is relative to, in the same partition; NULL for a whole snapshot.
+    sa.Column("base_key", sa.Text),
+    # Rows from here to a whole snapshot, this one included.
+    sa.Column("depth", sa.Integer, nullable=False),
+    # The session without its lists, as JSON; NULL when it is that of the base.
+    sa.Column("rest", sa.LargeBinary),
+    # `{path: [kept, [element, …]]}` as JSON: what becomes of each list of the base.
+    sa.Column("lists", sa.LargeBinary, nullable=False),
+    sa.Column("is_claimed", sa.Boolean, nullable=False),
+    # A tombstone: gone for readers, kept for the rows based on it.
+    sa.Column("is_deleted", sa.Boolean, nullable=False),
+    sa.Column("stored_at", sa.Float, nullable=False),
+    sa.Index("afhost_sessions_base", "partition", "base_key"),
+    sa.Index("afhost_sessions_age", "stored_at"),
+)
+
+checkpoints = sa.Table(
+    "afhost_checkpoints",
+    metadata,
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("chain", sa.Text, primary_key=True),
+    sa.Column("checkpoint_id", sa.Text, primary_key=True),
+    sa.Column("workflow_name", sa.Text, nullable=False),
+    # The order of saving inside the chain.
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("checkpoint", sa.LargeBinary, nullable=False),
+    sa.Column("stored_at", sa.Float, nullable=False),
+    sa.Index("afhost_checkpoints_age", "stored_at"),
+)
+
+processes = sa.Table(
+    "afhost_processes",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    # Seconds of the database's clock on PostgreSQL: processes compare their own entries with it.
+    sa.Column("seen_at", sa.Float, nullable=False),
+)
+
+SCHEMA: Final = SchemaPart("hosting", metadata, Path(__file__).parent / "versions")
+"""The host's part of the schema."""
