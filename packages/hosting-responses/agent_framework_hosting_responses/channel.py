@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
 
 from agent_framework_hosting.channel import ChannelContribution
 from agent_framework_hosting.context import ChannelContext
@@ -17,15 +15,22 @@ from agent_framework_hosting.errors import ConfigurationError, RunError
 from agent_framework_hosting.hooks import ChannelResponseHook, ChannelRunHook, ChannelStreamUpdateHook
 from agent_framework_hosting.runs.base import RunStatus
 
-from .http import NO_RETRY, EventStream, error_response, handle_error, json_response, read_body, until_disconnect
+from .http import (
+    NO_RETRY,
+    Answered,
+    EventStream,
+    error_response,
+    handle_error,
+    json_response,
+    read_body,
+    until_disconnect,
+)
 from .protocol import errors
 from .protocol.errors import RequestError, error_body
 from .protocol.query import parse_list_query, parse_retrieve_query
 from .protocol.request import decode_body
 from .service import ResponsesService, Started
 from .settings import ResponseIdFactory, ResponsesSettings
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class ResponsesChannel:
@@ -98,21 +103,21 @@ class ResponsesChannel:
     def _responses(self, path: str) -> list[BaseRoute]:
         one = path + "/{response_id}"
         return [
-            Route(path or "/", _Answered(self._create), methods=["POST"]),
+            Route(path or "/", Answered(self._create), methods=["POST"]),
             # Parts of the API that are not offered: without these they would look like ids with a wrong method.
             Route(f"{path}/compact", _not_offered, methods=["POST"], include_in_schema=False),
             Route(f"{path}/input_tokens", _not_offered, methods=["POST"], include_in_schema=False),
-            Route(one, _Answered(self._retrieve), methods=["GET"]),
-            Route(one, _Answered(self._delete), methods=["DELETE"]),
-            Route(f"{one}/cancel", _Answered(self._cancel), methods=["POST"]),
-            Route(f"{one}/input_items", _Answered(self._input_items), methods=["GET"]),
+            Route(one, Answered(self._retrieve), methods=["GET"]),
+            Route(one, Answered(self._delete), methods=["DELETE"]),
+            Route(f"{one}/cancel", Answered(self._cancel), methods=["POST"]),
+            Route(f"{one}/input_items", Answered(self._input_items), methods=["GET"]),
         ]
 
     def _models(self, path: str) -> list[BaseRoute]:
         return [
-            Route(f"{path}/models", _Answered(self._list_models), methods=["GET"]),
+            Route(f"{path}/models", Answered(self._list_models), methods=["GET"]),
             # The official client sends "/" in a model id as %2F; servers decode it before routing.
-            Route(path + "/models/{model_id:path}", _Answered(self._model), methods=["GET"]),
+            Route(path + "/models/{model_id:path}", Answered(self._model), methods=["GET"]),
         ]
 
     async def _create(self, request: Request) -> Response:
@@ -164,29 +169,6 @@ class ResponsesChannel:
 
     async def _model(self, request: Request) -> Response:
         return json_response(self.service.model(request.path_params["model_id"]))
-
-
-class _Answered:
-    """An endpoint as an ASGI application, with an answer to whatever it raises.
-
-    What reaches the server itself closes the connection. Not a function, so that Starlette adds none of its own layers,
-    each of which every event would have to pass.
-    """
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
-        try:
-            response = await self._endpoint(request)
-        except (RequestError, HTTPException, RunError) as error:
-            response = error_response(error, request)
-        except Exception as error:
-            if request.app.debug:
-                raise
-            response = error_response(error, request)
-        await response(scope, receive, send)
 
 
 async def _not_offered(request: Request) -> Response:

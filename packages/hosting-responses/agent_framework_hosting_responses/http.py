@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -24,6 +24,9 @@ from .protocol.sse import DONE, KEEP_ALIVE, frames
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+"""Answers one request; whatever it raises is answered for it."""
 
 # The official client retries 5xx and 408/409/429 by itself; a run that began must not run twice (contract §9.4).
 NO_RETRY: Final = {"x-should-retry": "false"}
@@ -161,6 +164,30 @@ async def until_disconnect(receive: Receive, work: Awaitable[ResultT]) -> Result
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+class Answered:
+    """An endpoint as an ASGI application, with an answer to whatever it raises.
+
+    What reaches the server itself closes the connection. Not a function, so that Starlette adds none of its own layers,
+    each of which every event would have to pass.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive, send)
+        try:
+            response = await self._endpoint(request)
+        except (RequestError, HTTPException, RunError) as error:
+            response = error_response(error, request)
+        except Exception as error:
+            if request.app.debug:
+                raise
+            response = error_response(error, request)
+        await response(scope, receive, send)
 
 
 class EventStream(Response):
