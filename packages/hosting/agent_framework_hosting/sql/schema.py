@@ -6,11 +6,11 @@ other. Other packages bring parts through the entry point group `agent_framework
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import sqlalchemy as sa
 from alembic import command
@@ -19,6 +19,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..stores.base import Prunable, Retention
+    from .database import Database
 
 SCHEMAS: Final = "agent_framework_hosting.schemas"
 """Entry point group in which packages name their `SchemaPart`."""
@@ -29,13 +33,25 @@ _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK: Final = 7_229_041_518_806
 
 
+StoresOf: TypeAlias = "Callable[[Database, Retention], Sequence[Prunable]]"
+"""Makes the stores of a package over a database, with this retention."""
+
+
+def _no_stores(_database: Database, _retention: Retention) -> Sequence[Prunable]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaPart:
-    """The tables of one package: `metadata` as they are now, `versions` the directory of its Alembic migrations."""
+    """The tables of one package: `metadata` as they are now, `versions` the directory of its Alembic migrations.
+
+    `stores` makes the stores over these tables that do not forget by themselves, for `afhost db prune` and `stats`.
+    """
 
     name: str
     metadata: sa.MetaData
     versions: Path
+    stores: StoresOf = _no_stores
 
     @property
     def version_table(self) -> str:
