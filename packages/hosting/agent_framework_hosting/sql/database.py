@@ -79,10 +79,14 @@ class Database:
 
     async def close(self) -> None:
         """Let running transactions end and close every connection."""
+        await asyncio.to_thread(self.close_now)
+
+    def close_now(self) -> None:
+        """Do as `close` does, for tools: no event loop runs meanwhile."""
         worker, engine = self._worker, self._engine
         self._worker = self._engine = None
         if worker is not None and engine is not None:
-            await asyncio.to_thread(worker.stop)
+            worker.stop()
             engine.dispose()
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
