@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, Content, Message
 
@@ -19,6 +19,9 @@ from .sessions import SessionLease, Sessions
 from .stores.base import SessionStore
 from .targets.base import Target, TargetInput
 from .types import ChannelRequest, HostedRunResult
+
+if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
+    from .sql.database import Database
 
 
 class HostedStream:
@@ -123,7 +126,7 @@ class ChannelContext:
     """The host as a channel sees it. Everything here is a protocol or a value; the host chose the implementations.
 
     `run_log` lives as long as the process, `durable_log` as long as the host's state: without configured state both are
-    the same.
+    the same. `database` is there if the host keeps its state in one; `owner` names this process in it.
     """
 
     target: Target
@@ -132,6 +135,8 @@ class ChannelContext:
     engine: RunEngine
     run_log: RunLog
     durable_log: RunLog
+    database: Database | None = None
+    owner: str = ""
     debug: bool = False
 
     async def run(
