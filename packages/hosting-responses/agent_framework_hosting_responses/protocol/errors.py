@@ -243,6 +243,15 @@ def array_too_long(param: str, maximum: int, got: int) -> RequestError:
     )
 
 
+def array_empty(param: str) -> RequestError:
+    """E12d, lower end: nothing where at least one element is needed."""
+    return RequestError(
+        f"Invalid '{param}': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+        param=param,
+        code="empty_array",
+    )
+
+
 def too_many_properties(param: str, maximum: int, got: int) -> RequestError:
     """E12d for objects."""
     return RequestError(
@@ -271,6 +280,15 @@ def duplicate_tool(param: str, name: str) -> RequestError:
     """Refuse two tools of one name: a call could not be told apart."""
     return RequestError(
         f"Invalid '{param}': '{_shown(name)}'. Tool names must be unique.", param=param, code="invalid_value"
+    )
+
+
+def duplicate_item(param: str, item_id: str) -> RequestError:
+    """Refuse an item whose id the conversation has already. Source: contract §6.2."""
+    return RequestError(
+        f"Invalid '{param}': '{_shown(item_id)}'. Item IDs must be unique within a conversation.",
+        param=param,
+        code="invalid_value",
     )
 
 
@@ -326,6 +344,22 @@ def conversation_locked() -> RequestError:
         "Another process is currently operating on this conversation. Please retry in a few seconds.",
         param="conversation",
         code="conversation_locked",
+    )
+
+
+def idempotency_key_reused() -> RequestError:
+    """Refuse a key that an earlier request with another body has used (ours)."""
+    return RequestError(
+        "This 'Idempotency-Key' was used before, for a request with another body.",
+        param=None,
+        code="idempotency_key_reused",
+    )
+
+
+def invalid_idempotency_key(maximum: int) -> RequestError:
+    """Refuse a key that is empty, too long or not printable ASCII (ours)."""
+    return RequestError(
+        f"Invalid 'Idempotency-Key': expected 1 to {maximum} printable ASCII characters.", code="invalid_value"
     )
 
 

@@ -117,6 +117,11 @@ def is_identifier(value: str) -> bool:
     return len(value) <= MAX_ID and _ID.fullmatch(value) is not None
 
 
+def is_plain(value: str) -> bool:
+    """Return whether `value` can be the id of anything stored: short printable text, which every database can hold."""
+    return len(value) <= MAX_ID and value.isprintable()
+
+
 # --- Readers made of readers -------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ Source: contract §1.5, §2.4, §11.21.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -64,12 +64,23 @@ def parse_input(value: JsonValue, *, new_id: IdFactory) -> tuple[JsonObject, ...
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list):
         raise errors.invalid_type("input", "one of an array of objects or string", value)
+    return parse_items(fields.array(value, "input", maximum=MAX_ITEMS), "input", new_id=new_id)
+
+
+def parse_items(values: Sequence[JsonValue], path: str, *, new_id: IdFactory) -> tuple[JsonObject, ...]:
+    """Return the items of the array at `path` in stored form, by the rules of `parse_input`.
+
+    Raises:
+        RequestError: An item is malformed or of a type that is not supported; `param` is its path.
+
+    Source: contract §1.5.
+    """
     seen: set[str] = set()
     items: list[JsonObject] = []
-    for index, raw in enumerate(fields.array(value, "input", maximum=MAX_ITEMS)):
-        path = f"input[{index}]"
-        given = fields.without_nulls(fields.mapping(raw, path))
-        items.append(_read_item(given, path, seen=seen, new_id=new_id))
+    for index, raw in enumerate(values):
+        where = f"{path}[{index}]"
+        given = fields.without_nulls(fields.mapping(raw, where))
+        items.append(_read_item(given, where, seen=seen, new_id=new_id))
     return tuple(items)
 
 

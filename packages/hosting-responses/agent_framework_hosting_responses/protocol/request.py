@@ -253,7 +253,7 @@ def parse_request(
     }
     if "model" in given:
         fields.string(given["model"], "model", maximum=fields.MAX_ID)
-    echo["metadata"] = cast("JsonObject", _read_metadata(given.get("metadata", {})))
+    echo["metadata"] = cast("JsonObject", read_metadata(given.get("metadata", {})))
     echo["reasoning"] = parse_reasoning(given.get("reasoning", {}))
     echo["text"] = _read_text(given)
     tools = parse_tools(given.get("tools", []), hosted_tools=hosted_tools)
@@ -288,7 +288,8 @@ def _is_a(value: JsonValue, accepted: tuple[type, ...]) -> bool:
     return isinstance(value, accepted) and (not isinstance(value, bool) or bool in accepted)
 
 
-def _read_metadata(value: JsonValue) -> dict[str, str]:
+def read_metadata(value: JsonValue) -> dict[str, str]:
+    """Return the member `metadata` of a body: at most 16 pairs of short strings. Source: contract §1.1."""
     metadata = fields.mapping(value, "metadata")
     if len(metadata) > _MAX_METADATA:
         raise errors.too_many_properties("metadata", _MAX_METADATA, len(metadata))

@@ -1,15 +1,19 @@
-"""Bodies of the API's objects: the Response, lists, deletions, models.
+"""Bodies of the API's objects: the Response, conversations, lists, deletions, models.
 
-Source: contract §2.1, §4.3, §4.5, §7.
+Source: contract §2.1, §4.3, §4.5, §6.1, §7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from agent_framework_hosting_responses.protocol.json import JsonObject
+import msgspec
+
+from agent_framework_hosting_responses.protocol.json import JsonObject, encode_json
 from agent_framework_hosting_responses.protocol.request import CreateRequest
+
+_decode: Final = msgspec.json.Decoder(dict).decode
 
 _KEYS: Final = (
     "instructions",
@@ -67,6 +71,21 @@ def new_response(request: CreateRequest, *, response_id: str, created_at: int, m
     return body
 
 
+def lost_response(body: bytes) -> bytes:
+    """Return the Response in `body`, which ran in a process that died, as failed: nothing of it was stored.
+
+    Source: contract §2.3, §5 point 8.
+    """
+    response: JsonObject = _decode(body)
+    response.update(
+        status="failed",
+        completed_at=None,
+        error={"code": "server_error", "message": "The server stopped while the response was generated."},
+        service_tier="default",
+    )
+    return encode_json(response)
+
+
 def item_page(items: Sequence[JsonObject], *, has_more: bool) -> JsonObject:
     """Return one page of a list of items; every item has an `id`, by which clients ask for the next page.
 
@@ -84,6 +103,16 @@ def item_page(items: Sequence[JsonObject], *, has_more: bool) -> JsonObject:
 def deleted_response(response_id: str) -> JsonObject:
     """Return the answer to a `DELETE` of a response. Source: contract §4.1, §4.3."""
     return {"id": response_id, "object": "response", "deleted": True}
+
+
+def conversation_object(conversation_id: str, *, created_at: int, metadata: Mapping[str, str]) -> JsonObject:
+    """Return the Conversation, which has exactly these keys; `created_at` is in Unix seconds. Source: contract §6.1."""
+    return {"id": conversation_id, "object": "conversation", "created_at": created_at, "metadata": {**metadata}}
+
+
+def deleted_conversation(conversation_id: str) -> JsonObject:
+    """Return the answer to a `DELETE` of a conversation. Source: contract §6.1."""
+    return {"id": conversation_id, "object": "conversation.deleted", "deleted": True}
 
 
 def model_object(model: str, *, created: int, owned_by: str = "local") -> JsonObject:
