@@ -10,6 +10,8 @@ from agent_framework import (
     AgentResponse,
     AgentResponseUpdate,
     AgentSession,
+    ChatResponseUpdate,
+    Content,
     ContextProvider,
     FunctionTool,
     Message,
@@ -18,6 +20,7 @@ from agent_framework import (
 )
 
 from agent_framework_hosting import ConfigurationError, TargetError, TargetInput
+from agent_framework_hosting.branches import SESSION_STATE_KEY, ContinuesSessions
 from agent_framework_hosting.targets.agent import AgentTarget
 from agent_framework_hosting.testing.agents import ScriptedAgent, ScriptedChatClient
 
@@ -217,3 +220,20 @@ def test_sessions_are_made_by_the_agent() -> None:
 def test_something_without_run_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="int is no agent"):
         AgentTarget(as_agent(3))
+
+
+async def test_a_turn_that_succeeds_notes_where_its_history_elsewhere_has_come_to() -> None:
+    stored = ChatResponseUpdate(contents=[Content.from_text("hi")], role="assistant", conversation_id="resp_1")
+    target = AgentTarget(Agent(client=ScriptedChatClient([stored], [stored], [stored, ValueError("broken")])))
+    kept, unkept, failed = AgentSession(), AgentSession(), AgentSession()
+    options = {"store": True}
+
+    await texts(target, TargetInput(messages="hi", session=kept, options=options))
+    await texts(target, TargetInput(messages="hi", session=unkept, options=options, keeps_session=False))
+    with pytest.raises(TargetError):
+        await texts(target, TargetInput(messages="hi", session=failed, options=options))
+
+    assert isinstance(target, ContinuesSessions)
+    assert kept.state[SESSION_STATE_KEY] == {"providers": {}, "is_moment": True}
+    assert SESSION_STATE_KEY not in failed.state
+    assert SESSION_STATE_KEY not in unkept.state

@@ -17,6 +17,7 @@ from agent_framework import (
     SupportsAgentRun,
 )
 
+from ..branches import Claim, continue_elsewhere, note_history, without_saving
 from ..errors import ConfigurationError, TargetError
 from .base import TargetInput, bound_request_context
 
@@ -41,6 +42,10 @@ class AgentTarget:
         create = getattr(self._agent, "create_session", None)
         return cast("AgentSession", create()) if create is not None else AgentSession()
 
+    async def continued(self, session: AgentSession, claim: Claim | None) -> AgentSession | None:
+        """Return the session to run with, `None` if only a new one will do. See `ContinuesSessions`."""
+        return await continue_elsewhere(self._agent, session, claim)
+
     def server_tools(self) -> frozenset[str]:
         """Return the names of the agent's configured function tools that have an implementation."""
         options = getattr(self._agent, "default_options", None) or {}
@@ -54,9 +59,13 @@ class AgentTarget:
         async with AsyncExitStack() as stack:
             if bindables:
                 await stack.enter_async_context(bound_request_context(bindables, run.attributes))
+            session = run.session
+            service_id_before = None if session is None else session.service_session_id
             try:
                 async for update in await self._start(run, stack):
                     yield update
+                if session is not None and run.keeps_session:
+                    await note_history(self._agent, session, service_id_before=service_id_before)
             except Exception as error:
                 raise TargetError(f"The agent {self.name!r} failed.") from error
 
@@ -68,7 +77,10 @@ class AgentTarget:
         elif run.options:
             # A run hook that lets everything through is legitimate; this agent has no use for options.
             logger.warning("The agent takes no options; they are ignored", extra={"options": sorted(run.options)})
-        started: object = self._agent.run(cast("Any", run.messages), **kwargs)
+        agent = self._agent
+        if not run.keeps_session:
+            agent = cast("SupportsAgentRun", without_saving(agent, run.session))
+        started: object = agent.run(cast("Any", run.messages), **kwargs)
         # A ResponseStream is awaitable too, but awaiting it would finish it before the first update is out.
         if not isinstance(started, AsyncIterable) and isinstance(started, Awaitable):
             started = await started
