@@ -96,7 +96,6 @@ async def note_history(agent: object, session: AgentSession, *, service_id_befor
     """
     providers = external_histories(agent)
     if not providers and not session.service_session_id:
-        session.state.pop(SESSION_STATE_KEY, None)
         return
     marks = {provider.source_id: _Mark.of(await _messages(provider, session)) for provider in providers}
     _Note(marks, is_moment=_is_moment(service_id_before, session.service_session_id)).write(session)
