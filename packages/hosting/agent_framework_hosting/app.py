@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .channel import Channel, ChannelContribution, ExceptionHandler
 from .errors import ConfigurationError
 from .lifecycle import Lifecycle, Phase
-from .middleware import IsolationMiddleware, RequestIdMiddleware
+from .middleware import IsolationMiddleware, PartitionMiddleware, PartitionResolver, RequestIdMiddleware
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ class HostApp(Starlette):
     """A Starlette application that serves a host's channels.
 
     `served` and `commands` (with the name of their channel) say what there is. `announcement` goes into the record that
-    is logged when the host has started; whoever binds an address adds it there as `bind`.
+    is logged when the host has started; whoever binds an address adds it there as `bind`. With `resolve_partition` the
+    isolation headers play no part, whether they are trusted or not.
     """
 
     def __init__(
@@ -49,14 +50,16 @@ class HostApp(Starlette):
         *,
         announcement: Mapping[str, object],
         trust_isolation_headers: bool = False,
+        resolve_partition: PartitionResolver | None = None,
         debug: bool = False,
     ) -> None:
         self.lifecycle = lifecycle
         self.announcement: dict[str, object] = {**announcement, "bind": None}
         self._has_warned = False
         table = _RouteTable()
-        table.add("host", Route(READINESS, _Probe(self._readiness)))
-        table.add("host", Route(LIVENESS, _Probe(_liveness)))
+        probes = [Route(READINESS, _Probe(self._readiness)), Route(LIVENESS, _Probe(_liveness))]
+        for probe in probes:
+            table.add("host", probe)
         for channel, contribution in contributions:
             for route in contribution.routes:
                 table.add(channel.name, _under(channel, route, channel.path))
@@ -72,8 +75,12 @@ class HostApp(Starlette):
         )
         # "/responses/" is another resource than "/responses": a redirect would turn a POST into a second request.
         self.router.redirect_slashes = False
-        if trust_isolation_headers:
-            # Inside the exception handlers, so that a bad header gets the body that the channels give to errors.
+        # Inside the exception handlers, so that a refusal gets the body that the channels give to errors.
+        if resolve_partition is not None:
+            self.router.middleware_stack = PartitionMiddleware(
+                self.router.middleware_stack, resolve_partition, exempt=probes
+            )
+        elif trust_isolation_headers:
             self.router.middleware_stack = IsolationMiddleware(self.router.middleware_stack)
 
     def build_middleware_stack(self) -> ASGIApp:

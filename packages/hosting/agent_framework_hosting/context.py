@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,14 +14,16 @@ from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, Co
 from .errors import ConfigurationError
 from .hooks import ChannelStreamUpdateHook, resolve
 from .isolation import IsolationKeys, Partition, get_current_isolation_keys
+from .retention import Pruner
 from .runs.base import RunEngine, RunLog
 from .sessions import SessionLease, Sessions
-from .stores.base import SessionStore
+from .stores.base import Prunable, Retention, SessionStore
 from .targets.base import Target, TargetInput
 from .types import ChannelRequest, HostedRunResult
 
 if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
     from .sql.database import Database
+    from .sql.presence import Presence
 
 
 class HostedStream:
@@ -126,7 +128,11 @@ class ChannelContext:
     """The host as a channel sees it. Everything here is a protocol or a value; the host chose the implementations.
 
     `run_log` lives as long as the process, `durable_log` as long as the host's state: without configured state both are
-    the same. `database` is there if the host keeps its state in one; `owner` names this process in it.
+    the same.
+
+    `database` is there if the host keeps its state in one, and open from before the first start-up callback until after
+    the last shutdown callback. `owner` names this process in it, `presence` tells which owners are still alive.
+    `retention` is what the host's operator asked for, `None` for the defaults.
     """
 
     target: Target
@@ -137,7 +143,14 @@ class ChannelContext:
     durable_log: RunLog
     database: Database | None = None
     owner: str = ""
+    presence: Presence | None = None
+    retention: Retention | None = None
+    pruner: Pruner = field(default_factory=Pruner)
     debug: bool = False
+
+    def keep_pruned(self, store: Prunable) -> None:
+        """Have a store that does not forget by itself pruned in the background while the host runs."""
+        self.pruner.add(store)
 
     async def run(
         self,

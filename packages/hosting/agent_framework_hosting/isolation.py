@@ -6,6 +6,7 @@ The host reads the headers only when its operator said that the sender can be tr
 
 from __future__ import annotations
 
+import hashlib
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Final, NewType
@@ -19,6 +20,9 @@ Partition = NewType("Partition", str)
 
 SHARED: Final = Partition("")
 """The partition of everybody who comes without isolation keys."""
+
+MAX_PARTITION: Final = 200
+"""Characters of a partition that is written out; a longer one is replaced by its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,12 @@ class IsolationKeys:
         if self.user_key is None and self.chat_key is None:
             return SHARED
         # Quoting keeps "a/b" + "c" apart from "a" + "b/c", and "-" (no key) apart from a key named "-".
-        return Partition("/".join(_segment(key) for key in (self.user_key, self.chat_key)))
+        written = "/".join(_segment(key) for key in (self.user_key, self.chat_key))
+        if len(written) <= MAX_PARTITION:
+            return Partition(written)
+        # It is part of every primary key, and PostgreSQL cannot index a row of more than 2704 bytes. No partition that is
+        # written out begins with an "h".
+        return Partition(f"h:{hashlib.sha256(written.encode()).hexdigest()}")
 
 
 def _segment(key: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What every request passes through: request ids, and the isolation keys of a trusted hosting environment.
+"""What every request passes through: request ids, and whose request it is.
 
 Pure ASGI, so that a streamed answer costs nothing here after its first message. A limit of the body is the channel's:
 it knows its protocol's error.
@@ -6,12 +6,17 @@ it knows its protocol's error.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .hooks import resolve
 from .isolation import (
     ISOLATION_HEADER_CHAT,
     ISOLATION_HEADER_USER,
@@ -19,6 +24,11 @@ from .isolation import (
     reset_current_isolation_keys,
     set_current_isolation_keys,
 )
+
+logger = logging.getLogger(__name__)
+
+PartitionResolver: TypeAlias = Callable[[Request], Awaitable[str | IsolationKeys] | str | IsolationKeys]
+"""Says whose request it is: a user key, or isolation keys; sync or async. `HTTPException` refuses the request."""
 
 MAX_ISOLATION_KEY = 512
 """Bytes that an isolation header may have."""
@@ -78,6 +88,52 @@ class IsolationMiddleware:
             await self.app(scope, receive, send)
         finally:
             reset_current_isolation_keys(token)
+
+
+class PartitionMiddleware:
+    """Serve each request under the isolation keys that the operator's own function gives it; headers play no part.
+
+    The function sees the request without its body, which belongs to the channel; a WebSocket's handshake looks to it like
+    a GET. What the function raises ends the request. Requests that one of the `exempt` routes answers are served without
+    asking it.
+
+    Raises:
+        HTTPException: 500, the function has returned neither a text nor keys that name somebody.
+    """
+
+    def __init__(self, app: ASGIApp, resolve_partition: PartitionResolver, *, exempt: Sequence[BaseRoute] = ()) -> None:
+        self.app = app
+        self._resolve_partition = resolve_partition
+        self._exempt = tuple(exempt)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        # The routes themselves are asked: a path that only looks like a probe's must not get in without a partition.
+        if scope["type"] not in {"http", "websocket"} or any(
+            route.matches(scope)[0] is Match.FULL for route in self._exempt
+        ):
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope if scope["type"] == "http" else {**scope, "type": "http", "method": "GET"})
+        token = set_current_isolation_keys(_resolved_keys(await resolve(self._resolve_partition(request))))
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            reset_current_isolation_keys(token)
+
+
+def _resolved_keys(found: object) -> IsolationKeys:
+    keys = IsolationKeys(user_key=found) if isinstance(found, str) else found
+    if isinstance(keys, IsolationKeys):
+        parts = [key for key in (keys.user_key, keys.chat_key) if key is not None]
+        if parts and all(isinstance(key, str) and key for key in parts):
+            return keys
+    # Whatever it was meant to say: to go on would be to put this caller's data where everybody's is.
+    logger.error(
+        "resolve_partition must return a text that is not empty, or IsolationKeys with such texts",
+        extra={"returned": type(found).__name__},
+    )
+    raise HTTPException(500)
 
 
 def _read_keys(scope: Scope) -> IsolationKeys:

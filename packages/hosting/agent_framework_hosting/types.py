@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, Literal, TypedDict, TypeVar
 
 from agent_framework import AgentRunInputs, AgentSession
@@ -64,7 +65,11 @@ class HostedRunResult(Generic[ResultT]):
 
 
 class HostStatePaths(TypedDict, total=False):
-    """Where the parts of the host's state lie on disk; unknown keys are refused."""
+    """Name the directories that the parts of the host's state lie in; unknown keys are refused.
 
-    sessions: str
-    checkpoints: str
+    Without `sessions` everything but the checkpoints lives in memory. `checkpoints` are those of workflows; agents have
+    none.
+    """
+
+    sessions: str | Path
+    checkpoints: str | Path

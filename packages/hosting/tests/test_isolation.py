@@ -10,7 +10,7 @@ from agent_framework_hosting import (
     reset_current_isolation_keys,
     set_current_isolation_keys,
 )
-from agent_framework_hosting.isolation import SHARED
+from agent_framework_hosting.isolation import MAX_PARTITION, SHARED
 
 keys = st.builds(IsolationKeys, user_key=st.none() | st.text(), chat_key=st.none() | st.text())
 
@@ -35,6 +35,29 @@ def test_no_keys_are_the_shared_partition() -> None:
 )
 def test_keys_that_look_alike_stay_apart(one: IsolationKeys, other: IsolationKeys) -> None:
     assert one.partition != other.partition
+
+
+@pytest.mark.behaviour("E2")
+@given(st.text(min_size=150), st.text(min_size=150), st.sampled_from(["user_key", "chat_key"]))
+def test_long_keys_have_short_partitions_that_nobody_else_has(one: str, other: str, name: str) -> None:
+    partitions = [IsolationKeys(**{name: key}).partition for key in (one, other)]
+
+    assert all(len(partition) <= MAX_PARTITION for partition in partitions)
+    assert (one == other) == (partitions[0] == partitions[1])
+
+
+def test_a_partition_of_the_greatest_length_is_written_out() -> None:
+    longest = "x" * (MAX_PARTITION - len("=/-"))
+
+    assert IsolationKeys(longest).partition == f"={longest}/-"
+    assert IsolationKeys(longest + "x").partition.startswith("h:")
+
+
+def test_a_key_cannot_be_chosen_so_that_it_gives_the_partition_of_a_long_one() -> None:
+    digest = IsolationKeys("x" * 1000).partition
+
+    assert digest.startswith("h:")
+    assert IsolationKeys(digest).partition != digest
 
 
 def test_outside_of_a_request_there_are_no_keys() -> None:

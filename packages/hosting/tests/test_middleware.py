@@ -1,10 +1,13 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -16,7 +19,13 @@ from agent_framework_hosting import (
     IsolationKeys,
     get_current_isolation_keys,
 )
-from agent_framework_hosting.middleware import MAX_ISOLATION_KEY, IsolationMiddleware, RequestIdMiddleware
+from agent_framework_hosting.middleware import (
+    MAX_ISOLATION_KEY,
+    IsolationMiddleware,
+    PartitionMiddleware,
+    PartitionResolver,
+    RequestIdMiddleware,
+)
 
 REQUEST_ID = re.compile(r"req_[0-9a-f]{32}")
 
@@ -34,6 +43,12 @@ def isolated(app: ASGIApp) -> ASGIApp:
     """Put the middleware where the host has it: inside of what answers exceptions."""
     starlette = Starlette()
     starlette.router.middleware_stack = IsolationMiddleware(app)
+    return starlette
+
+
+def resolved(app: ASGIApp, resolve_partition: PartitionResolver, **options: Any) -> ASGIApp:
+    starlette = Starlette()
+    starlette.router.middleware_stack = PartitionMiddleware(app, resolve_partition, **options)
     return starlette
 
 
@@ -200,5 +215,152 @@ async def test_the_lifespan_passes_without_keys_and_ids() -> None:
     async def send(message: Message) -> None: ...
 
     await RequestIdMiddleware(IsolationMiddleware(app))({"type": "lifespan"}, receive, send)
+
+    assert seen == ["lifespan"]
+
+
+# --- a function of the operator's own
+
+
+def by_token(request: Request) -> str:
+    users = {"Bearer a": "ada", "Bearer b": "bob"}
+    if (user := users.get(request.headers.get("authorization", ""))) is None:
+        raise HTTPException(401, "Say who you are.", headers={"www-authenticate": "Bearer"})
+    return user
+
+
+@pytest.mark.behaviour("E1")
+async def test_what_the_function_returns_are_the_keys_of_the_request() -> None:
+    async with client_of(resolved(say_keys, by_token)) as client:
+        answers = [await client.get("/", headers={"authorization": f"Bearer {token}"}) for token in ("a", "b")]
+
+    assert [answer.text for answer in answers] == [repr(IsolationKeys("ada")), repr(IsolationKeys("bob"))]
+    assert get_current_isolation_keys() is None
+
+
+async def test_the_function_may_be_async_and_return_keys() -> None:
+    async def by_database(request: Request) -> IsolationKeys:
+        await asyncio.sleep(0)
+        return IsolationKeys(chat_key=request.query_params["chat"])
+
+    async with client_of(resolved(say_keys, by_database)) as client:
+        answer = await client.get("/?chat=c1")
+
+    assert answer.text == repr(IsolationKeys(chat_key="c1"))
+
+
+@pytest.mark.behaviour("E3")
+async def test_headers_play_no_part_beside_a_function() -> None:
+    async with client_of(resolved(say_keys, by_token)) as client:
+        answer = await client.get("/", headers={"authorization": "Bearer a", ISOLATION_HEADER_USER: "bob"})
+
+    assert answer.text == repr(IsolationKeys("ada"))
+
+
+@pytest.mark.behaviour("E3")
+async def test_the_function_may_refuse_a_request() -> None:
+    async with client_of(resolved(say_keys, by_token)) as client:
+        answer = await client.get("/")
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.text == "Say who you are."
+
+
+@pytest.mark.behaviour("E3")
+@pytest.mark.parametrize(
+    "returned",
+    [
+        None,
+        "",
+        7,
+        b"ada",
+        IsolationKeys(),
+        IsolationKeys(""),
+        IsolationKeys("ada", ""),
+        IsolationKeys(7),  # type: ignore[arg-type]
+        SimpleNamespace(user_key="ada", chat_key=None),
+    ],
+)
+async def test_a_function_that_names_nobody_serves_nobody(returned: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with client_of(resolved(say_keys, lambda _: returned)) as client:
+        answer = await client.get("/")
+
+    assert answer.status_code == 500
+    assert "IsolationKeys" not in answer.text
+    [record] = caplog.records
+    assert "resolve_partition must return" in record.getMessage()
+    assert record.__dict__["returned"] == type(returned).__name__
+
+
+async def test_what_else_the_function_raises_is_an_error_of_the_server() -> None:
+    def broken(request: Request) -> str:
+        raise ValueError("SECRET")
+
+    async with client_of(resolved(say_keys, broken)) as client:
+        answer = await client.get("/")
+
+    assert answer.status_code == 500
+    assert "SECRET" not in answer.text
+
+
+async def test_the_body_stays_the_channels() -> None:
+    async def by_body(request: Request) -> str:
+        return (await request.body()).decode()
+
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(await Request(scope, receive).body())(scope, receive, send)
+
+    async with client_of(resolved(echo, by_body)) as client:
+        refused = await client.post("/", content="ada")
+    async with client_of(resolved(echo, lambda _: "ada")) as client:
+        answer = await client.post("/", content="hello")
+
+    assert refused.status_code == 500
+    assert answer.text == "hello"
+
+
+@pytest.mark.parametrize("mounted_at", ["", "/ai"])
+async def test_exempt_routes_are_served_without_asking(mounted_at: str) -> None:
+    exempt = [Route("/readiness", PlainTextResponse("ready"))]
+    app = resolved(say_keys, by_token, exempt=exempt)
+    transport = httpx2.ASGITransport(app=app, root_path=mounted_at)
+
+    async with httpx2.AsyncClient(transport=transport, base_url="http://host") as client:
+        probe = await client.get(f"{mounted_at}/readiness")
+        others = [
+            await client.get(f"{mounted_at}{path}") for path in ("/", "/readiness/x", "/x/readiness", "//readiness")
+        ]
+
+    assert probe.text == "None"
+    assert {other.status_code for other in others} == {401}
+
+
+async def test_the_handshake_of_a_websocket_is_asked_about_like_a_get() -> None:
+    seen: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((scope["type"], get_current_isolation_keys()))
+
+    def by_header(request: Request) -> str:
+        return f"{request.method} {request.headers['x-user']}"
+
+    async def nothing(*_: Any) -> Any: ...
+
+    scope = {"type": "websocket", "path": "/", "query_string": b"", "headers": [(b"x-user", b"ada")]}
+    await PartitionMiddleware(app, by_header, exempt=[Route("/", PlainTextResponse("probe"))])(scope, nothing, nothing)
+
+    assert seen == [("websocket", IsolationKeys("GET ada"))]
+
+
+async def test_the_lifespan_passes_without_asking() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def nothing(*_: Any) -> Any: ...
+
+    await PartitionMiddleware(app, by_token)({"type": "lifespan"}, nothing, nothing)
 
     assert seen == ["lifespan"]

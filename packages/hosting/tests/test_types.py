@@ -2,7 +2,13 @@ import dataclasses
 
 import pytest
 
-from agent_framework_hosting import ChannelIdentity, ChannelRequest, ChannelSession, HostedRunResult
+from agent_framework_hosting import (
+    ChannelIdentity,
+    ChannelRequest,
+    ChannelSession,
+    HostedRunResult,
+    HostStatePaths,
+)
 
 
 def test_a_request_needs_no_more_than_its_channel_operation_and_input() -> None:
@@ -35,3 +41,8 @@ def test_a_session_without_a_name_belongs_to_nobody_in_particular() -> None:
 
 def test_a_result_may_come_without_a_session() -> None:
     assert HostedRunResult("done").session is None
+
+
+def test_each_part_of_the_state_may_be_left_out() -> None:
+    assert HostStatePaths() == {}
+    assert HostStatePaths.__optional_keys__ == {"sessions", "checkpoints"}
