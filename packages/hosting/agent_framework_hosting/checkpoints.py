@@ -2,18 +2,23 @@
 
 A chain is a conversation with all its branches. Every run writes into the chain of its conversation and remembers which
 checkpoint it ended with; that pair is all a session has to carry, and any turn of the chain can be continued from it.
+In a database they are kept by `agent_framework_hosting.sql.checkpoints`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent_framework import (
     CheckpointStorage,
@@ -23,11 +28,16 @@ from agent_framework import (
     WorkflowCheckpointException,
 )
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, StoreError
 from .isolation import Partition
+from .stores.base import Retention, StoreStats
 from .stores.memory import BoundedDict
 
-_READABLE = re.compile(r"[a-z0-9_-]{1,64}", re.ASCII)
+_READABLE: Final = re.compile(r"[a-z0-9_-]{1,64}", re.ASCII)
+_SEGMENT: Final = re.compile(r"[kh]-[a-z0-9_-]{1,64}", re.ASCII)
+_CHECKPOINT_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_SAVE_ATTEMPTS: Final = 5
+_RETENTION: Final = Retention()
 
 
 def path_segment(key: str) -> str:
@@ -39,6 +49,11 @@ def path_segment(key: str) -> str:
     if _READABLE.fullmatch(key):
         return f"k-{key}"
     return f"h-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+def is_checkpoint_id(name: str) -> bool:
+    """Return whether `name` can be the id of a stored checkpoint: a plain name that no store could take for a path."""
+    return _CHECKPOINT_ID.fullmatch(name) is not None
 
 
 class Checkpoints(Protocol):
@@ -84,11 +99,19 @@ class FileCheckpoints:
     of allowed types: its own, OpenAI's, plain Python values and those given to `register_checkpoint_type`. That list is
     no wall: whoever can write into the directory can run code in this process, so only the operator may. What callers
     send gets in as values only.
+
+    The age of a checkpoint is that of its file. A directory goes with its last checkpoint. Other files in the location
+    are left alone.
     """
 
-    def __init__(self, location: str | Path) -> None:
+    def __init__(
+        self, location: str | Path, *, retention: Retention = _RETENTION, clock: Callable[[], float] = time.time
+    ) -> None:
         # A later chdir must not move the conversations.
         self._location = Path(location).absolute()
+        self._retention = retention
+        self._clock = clock
+        self._directories = _ChainDirectories()
         if self._location.exists() and not self._location.is_dir():
             raise ConfigurationError("checkpoint_location must be a directory, or a path where one can be made.")
 
@@ -101,7 +124,97 @@ class FileCheckpoints:
         path = self._location / path_segment(partition) / path_segment(chain)
         if not path.resolve().is_relative_to(self._location.resolve()):
             raise ConfigurationError("A link below checkpoint_location leads out of it; remove the link.")
-        return _FileChain(path)
+        return _FileChain(path, self._directories)
+
+    async def prune(self, *, limit: int) -> int:
+        """Erase what the retention no longer covers, at most `limit` checkpoints; return how many."""
+        return await asyncio.to_thread(self._prune, limit)
+
+    async def stats(self) -> StoreStats:
+        """Return what lies in the directory."""
+        files = await asyncio.to_thread(lambda: list(self._files()))
+        oldest = min((stored_at for stored_at, _, _ in files), default=None)
+        return StoreStats(
+            name="checkpoints",
+            entries=len(files),
+            bytes=sum(size for _, size, _ in files),
+            oldest=None if oldest is None else max(0.0, self._clock() - oldest),
+        )
+
+    def _prune(self, limit: int) -> int:
+        files = sorted(self._files())
+        max_age, max_entries = self._retention.max_age, self._retention.max_entries
+        too_old = float("-inf") if max_age is None else self._clock() - max_age
+        too_many = 0 if max_entries is None else len(files) - max_entries
+        outdated = [path for rank, (stored_at, _, path) in enumerate(files) if stored_at < too_old or rank < too_many]
+        for path in outdated[:limit]:
+            path.unlink(missing_ok=True)
+        for chain in self._chains():
+            self._directories.remove_if_empty(chain)
+        return len(outdated[:limit])
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """Yield when it was written (Unix seconds), the size in bytes and the path of every file of every chain."""
+        for chain in self._chains():
+            for entry in _entries(chain):
+                # What a killed process was writing holds text, too, and has nobody else to remove it.
+                if entry.is_file(follow_symlinks=False) and entry.name.endswith((".json", ".tmp")):
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # erased since the directory was read
+                        continue
+                    yield found.st_mtime, found.st_size, Path(entry.path)
+
+    def _chains(self) -> Iterator[Path]:
+        for partition in _directories(self._location):
+            yield from _directories(partition)
+
+
+def _directories(parent: Path) -> Iterator[Path]:
+    """Yield the directories that `path_segment` has named; what a link leads to is not ours."""
+    for entry in _entries(parent):
+        if _SEGMENT.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            yield Path(entry.path)
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except FileNotFoundError:  # nothing saved yet, or removed since its parent was read
+        return []
+
+
+class _ChainDirectories:
+    """Removes the directories of chains when they are empty, and never between a save's making one and its writing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_use: Counter[Path] = Counter()
+
+    @contextmanager
+    def in_use(self, chain: Path) -> Generator[None, None, None]:
+        """Keep the directory, and its partition's, until the block ends."""
+        directories = (chain, chain.parent)
+        with self._lock:
+            self._in_use.update(directories)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_use.subtract(directories)
+                self._in_use += Counter()  # drops what is at zero
+
+    def remove_if_empty(self, chain: Path) -> None:
+        """Remove the directory, and then its partition's, unless something is in it or will be."""
+        with self._lock:
+            for directory in (chain, chain.parent):
+                if self._in_use[directory]:
+                    return
+                try:
+                    directory.rmdir()
+                except OSError:  # not empty, or another process was faster
+                    return
 
 
 class _Chain(ABC):
@@ -148,13 +261,22 @@ class _MemoryChain(_Chain):
         self._max_checkpoints = max_checkpoints
 
     def _stored(self) -> _BoundedStorage:
-        return self._chains.get(self._key) or _BoundedStorage(self._max_checkpoints)
+        stored = self._chains.get(self._key)
+        return _BoundedStorage(self._max_checkpoints) if stored is None else stored
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
         stored = self._stored()
         # Before the await: two runs that open a chain at once must not each bring a storage of their own.
         self._chains.set(self._key, stored)
         return await stored.save(checkpoint)
+
+    async def delete(self, checkpoint_id: str) -> bool:
+        stored = self._stored()
+        is_deleted = await stored.delete(checkpoint_id)
+        # No await since: a run that saves into the chain now opens it anew.
+        if not len(stored):
+            self._chains.pop(self._key)
+        return is_deleted
 
 
 class _BoundedStorage(InMemoryCheckpointStorage):
@@ -165,6 +287,9 @@ class _BoundedStorage(InMemoryCheckpointStorage):
         self._max_checkpoints = max_checkpoints
         # By workflow name the framework could list them, but a factory may name every workflow it builds differently.
         self._oldest_first: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._oldest_first)
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
         checkpoint_id = await super().save(checkpoint)
@@ -179,16 +304,44 @@ class _BoundedStorage(InMemoryCheckpointStorage):
 
 
 class _FileChain(_Chain):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, directories: _ChainDirectories) -> None:
         self._path = path
+        self._directories = directories
 
     def _stored(self) -> CheckpointStorage:
         # The framework's storage makes its directory when it is constructed.
         return FileCheckpointStorage(self._path) if self._path.is_dir() else InMemoryCheckpointStorage()
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
+        _check_id(checkpoint.checkpoint_id)
+        with self._directories.in_use(self._path):
+            for _ in range(_SAVE_ATTEMPTS - 1):
+                try:
+                    return await self._save(checkpoint)
+                except (FileNotFoundError, FileExistsError):
+                    # Another process erased the last checkpoint in the directory, and it with it, while it was made
+                    # here ("exists", but is no directory any more) or before it was written into.
+                    continue
+            return await self._save(checkpoint)
+
+    async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
+        _check_id(checkpoint_id)
+        return await super().load(checkpoint_id)
+
+    async def delete(self, checkpoint_id: str) -> bool:
+        is_deleted = is_checkpoint_id(checkpoint_id) and await super().delete(checkpoint_id)
+        if is_deleted:
+            await asyncio.to_thread(self._directories.remove_if_empty, self._path)
+        return is_deleted
+
+    async def _save(self, checkpoint: WorkflowCheckpoint) -> str:
         storage = await asyncio.to_thread(FileCheckpointStorage, self._path)
         return await storage.save(checkpoint)
+
+
+def _check_id(checkpoint_id: str) -> None:
+    if not is_checkpoint_id(checkpoint_id):
+        raise WorkflowCheckpointException("No checkpoint has such an id.")
 
 
 class ReadOnlyCheckpoints(_Chain):
@@ -219,6 +372,9 @@ class RunCheckpoints(_Chain):
 
     def __init__(self, chain: CheckpointStorage) -> None:
         self._chain = chain
+        # Everything that may be stored now, also what was being saved when the run was cancelled.
+        self._left: dict[str, None] = {}
+        self._saving: asyncio.Future[str] | None = None
         self.last_id: str | None = None
         self.last_iteration: int | None = None
         self.error: Exception | None = None
@@ -228,16 +384,31 @@ class RunCheckpoints(_Chain):
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
         """Store the checkpoint in place of the one this run saved before."""
+        self._left[checkpoint.checkpoint_id] = None
         try:
-            checkpoint_id = await self._chain.save(checkpoint)
-        except (WorkflowCheckpointException, OSError, TypeError) as error:
-            # What files and copies refuse. Anything else is in the framework's log only, and seen by `last_iteration`.
+            # Shielded: a cancelled run does not stop a storage that is writing, so `discard` waits for it.
+            self._saving = asyncio.ensure_future(self._chain.save(checkpoint))
+            checkpoint_id = await asyncio.shield(self._saving)
+        except (WorkflowCheckpointException, StoreError, OSError, TypeError) as error:
+            # What storages and copies refuse. Anything else is in the framework's log only, and seen by
+            # `last_iteration`.
             self.error = error
             raise
         superseded, self.last_id = self.last_id, checkpoint_id
+        self._left[checkpoint_id] = None
         self.last_iteration = checkpoint.iteration_count
         self.error = None
         if superseded is not None:
             # Only after the new one is safe: a run that is killed in between must leave one to resume from.
             await self._chain.delete(superseded)
+            self._left.pop(superseded, None)
         return checkpoint_id
+
+    async def discard(self) -> None:
+        """Delete everything that the run has saved; the run must have ended."""
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
+        self.last_id = self.last_iteration = None
+        for checkpoint_id in list(self._left):
+            await self._chain.delete(checkpoint_id)
+            del self._left[checkpoint_id]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
 from agent_framework import (
-    CheckpointStorage,
+    FileCheckpointStorage,
     InMemoryCheckpointStorage,
     WorkflowCheckpoint,
     WorkflowCheckpointException,
@@ -23,34 +24,18 @@ from agent_framework_hosting.checkpoints import (
     RunCheckpoints,
     path_segment,
 )
-from agent_framework_hosting.errors import ConfigurationError
-from agent_framework_hosting.isolation import SHARED, IsolationKeys, Partition
-
-HOSTILE = [
-    "",
-    ".",
-    "..",
-    "../../x",
-    "..\\..\\x",
-    "/etc/passwd",
-    "C:\\x",
-    "a/b",
-    "a\x00b",
-    "a\nb",
-    "CON",
-    "nul",
-    "A",
-    "a ",
-    "a.",
-    "é",
-    "e\u0301",
-    "\ud800",
-    "x" * 10_000,
-]
-
-
-def checkpoint(name: str = "w", **values: str) -> WorkflowCheckpoint:
-    return WorkflowCheckpoint(workflow_name=name, graph_signature_hash="hash", state=dict(values))
+from agent_framework_hosting.errors import ConfigurationError, StoreUnavailable
+from agent_framework_hosting.isolation import SHARED, Partition
+from agent_framework_hosting.stores.base import Prunable, Retention, StoreStats
+from agent_framework_hosting.testing.checkpoints import (
+    ALICE,
+    HOSTILE_NAMES,
+    MALLORY,
+    CheckpointsSuite,
+    DurableCheckpointsSuite,
+    Reopen,
+    checkpoint,
+)
 
 
 def names_in(directory: Path, pattern: str = "*") -> list[str]:
@@ -76,7 +61,7 @@ class FullDisk(InMemoryCheckpointStorage):
 
 
 @pytest.mark.behaviour("A10")
-@given(st.text(st.characters(exclude_categories=[])) | st.sampled_from(HOSTILE))
+@given(st.text(st.characters(exclude_categories=[])) | st.sampled_from(HOSTILE_NAMES))
 def test_any_key_becomes_one_harmless_segment_of_bounded_length(key: str) -> None:
     segment = path_segment(key)
 
@@ -89,13 +74,13 @@ def test_any_key_becomes_one_harmless_segment_of_bounded_length(key: str) -> Non
 
 @pytest.mark.behaviour("A10")
 def test_no_two_keys_share_a_segment() -> None:
-    keys = [*HOSTILE, "a", "b", path_segment(""), "k-a", "x" * 64, "x" * 65]
+    keys = [*HOSTILE_NAMES, "b", path_segment(""), "k-a", "x" * 64, "x" * 65]
 
     assert len({path_segment(key) for key in keys}) == len(keys)
 
 
 @pytest.mark.behaviour("A10")
-@pytest.mark.parametrize("key", HOSTILE, ids=[f"{number}" for number in range(len(HOSTILE))])
+@pytest.mark.parametrize("key", HOSTILE_NAMES, ids=[f"{number}" for number in range(len(HOSTILE_NAMES))])
 async def test_hostile_keys_stay_inside_the_location(tmp_path: Path, key: str) -> None:
     location = tmp_path / "inside"
     chain = FileCheckpoints(location).chain(Partition(key), key)
@@ -142,9 +127,9 @@ async def test_reading_creates_no_directory(tmp_path: Path) -> None:
     with pytest.raises(WorkflowCheckpointException):
         await chain.load("unknown")
     found = (
-        await chain.list_checkpoints(workflow_name="w"),
-        await chain.list_checkpoint_ids(workflow_name="w"),
-        await chain.get_latest(workflow_name="w"),
+        await chain.list_checkpoints(workflow_name="workflow"),
+        await chain.list_checkpoint_ids(workflow_name="workflow"),
+        await chain.get_latest(workflow_name="workflow"),
         await chain.delete("unknown"),
     )
 
@@ -166,40 +151,185 @@ async def test_a_relative_location_stays_where_it_was_when_the_process_moves(
     assert names_in(tmp_path / "elsewhere") == []
 
 
-@pytest.fixture(params=["memory", "directory"])
-def checkpoints(request: pytest.FixtureRequest, tmp_path: Path) -> Checkpoints:
-    return MemoryCheckpoints() if request.param == "memory" else FileCheckpoints(tmp_path)
+class TestMemoryCheckpoints(CheckpointsSuite):
+    @pytest.fixture
+    def checkpoints(self) -> Checkpoints:
+        return MemoryCheckpoints()
 
 
-async def test_a_chain_keeps_what_is_saved_under_its_partition_and_name_only(checkpoints: Checkpoints) -> None:
-    alice = IsolationKeys(user_key="alice").partition
-    mallory = IsolationKeys(user_key="mallory").partition
-    checkpoint_id = await checkpoints.chain(alice, "chain").save(checkpoint(said="hello"))
-
-    for partition, name in ((mallory, "chain"), (alice, "other"), (SHARED, "chain")):
-        with pytest.raises(WorkflowCheckpointException):
-            await checkpoints.chain(partition, name).load(checkpoint_id)
-
-    assert (await checkpoints.chain(alice, "chain").load(checkpoint_id)).state == {"said": "hello"}
+class TestFileCheckpoints(DurableCheckpointsSuite):
+    @pytest.fixture
+    def reopen(self, tmp_path: Path) -> Reopen:
+        return lambda: FileCheckpoints(tmp_path / "checkpoints")
 
 
-async def test_a_chain_is_a_checkpoint_storage_of_the_framework(checkpoints: Checkpoints) -> None:
-    chain: CheckpointStorage = checkpoints.chain(SHARED, "chain")
-    first, second = await chain.save(checkpoint()), await chain.save(checkpoint())
-    latest = await chain.get_latest(workflow_name="w")
+@pytest.mark.behaviour("D5")
+async def test_the_directories_of_a_chain_go_with_its_last_checkpoint(tmp_path: Path) -> None:
+    checkpoints = FileCheckpoints(tmp_path)
+    first, second = [await checkpoints.chain(ALICE, "chain").save(checkpoint()) for _ in range(2)]
+    await checkpoints.chain(MALLORY, "chain").save(checkpoint())
 
-    assert latest is not None
-    assert latest.checkpoint_id == second
-    assert set(await chain.list_checkpoint_ids(workflow_name="w")) == {first, second}
-    assert {c.checkpoint_id for c in await chain.list_checkpoints(workflow_name="w")} == {first, second}
-    assert await chain.delete(first)
-    assert await chain.list_checkpoint_ids(workflow_name="w") == [second]
+    await checkpoints.chain(ALICE, "chain").delete(first)
+    after_the_first = names_in(tmp_path)
+    await checkpoints.chain(ALICE, "chain").delete(second)
+
+    assert len(after_the_first) == 2
+    assert names_in(tmp_path) == [path_segment(MALLORY)]
 
 
-async def test_two_runs_that_open_a_chain_at_once_both_keep_their_checkpoints(checkpoints: Checkpoints) -> None:
-    ids = await asyncio.gather(*(checkpoints.chain(SHARED, "chain").save(checkpoint()) for _ in range(5)))
+@pytest.mark.behaviour("D5")
+async def test_memory_forgets_a_chain_with_its_last_checkpoint() -> None:
+    checkpoints = MemoryCheckpoints()
+    chain = checkpoints.chain(SHARED, "chain")
+    first, second = [await chain.save(checkpoint()) for _ in range(2)]
 
-    assert sorted(await checkpoints.chain(SHARED, "chain").list_checkpoint_ids(workflow_name="w")) == sorted(ids)
+    await chain.delete(first)
+    after_the_first = len(checkpoints)
+    await chain.delete(second)
+
+    assert (after_the_first, len(checkpoints)) == (1, 0)
+
+
+class Erased(FileCheckpointStorage):
+    """A storage whose directory another process removes `times` times, right before it is written into."""
+
+    times = 0
+
+    async def save(self, checkpoint: WorkflowCheckpoint) -> str:
+        if type(self).times > 0:
+            type(self).times -= 1
+            self.storage_path.rmdir()
+        return await super().save(checkpoint)
+
+
+@pytest.mark.parametrize("times", [1, 4])
+async def test_a_directory_that_another_process_removes_while_saving_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr("agent_framework_hosting.checkpoints.FileCheckpointStorage", Erased)
+    monkeypatch.setattr(Erased, "times", times)
+    chain = FileCheckpoints(tmp_path).chain(SHARED, "chain")
+
+    checkpoint_id = await chain.save(checkpoint(said="hello"))
+
+    assert (await chain.load(checkpoint_id)).state == {"said": "hello"}
+
+
+async def test_a_directory_that_cannot_be_made_fails_the_save(tmp_path: Path) -> None:
+    (tmp_path / path_segment("")).mkdir()
+    (tmp_path / path_segment("") / "k-chain").touch()
+
+    with pytest.raises(FileExistsError):
+        await FileCheckpoints(tmp_path).chain(SHARED, "chain").save(checkpoint())
+
+
+async def test_a_directory_stays_while_somebody_saves_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    class Waiting(FileCheckpointStorage):
+        async def save(self, checkpoint: WorkflowCheckpoint) -> str:
+            reached.set()
+            await go_on.wait()
+            return await super().save(checkpoint)
+
+    checkpoints = FileCheckpoints(tmp_path)
+    chain = checkpoints.chain(SHARED, "chain")
+    earlier = await chain.save(checkpoint())
+    monkeypatch.setattr("agent_framework_hosting.checkpoints.FileCheckpointStorage", Waiting)
+    saving = asyncio.create_task(chain.save(checkpoint()))
+    await asyncio.wait_for(reached.wait(), 5)
+
+    await chain.delete(earlier)
+    await checkpoints.prune(limit=1)
+    left = names_in(tmp_path, "*/*")
+    go_on.set()
+    await asyncio.wait_for(saving, 5)
+
+    assert left == ["k-chain"]
+
+
+async def save_each_second(checkpoints: FileCheckpoints, location: Path, count: int) -> list[str]:
+    """Save `count` checkpoints in chains of their own, written at the seconds 0, 1, 2, …."""
+    ids = []
+    for second in range(count):
+        checkpoint_id = await checkpoints.chain(SHARED, f"chain-{second}").save(checkpoint())
+        (file,) = location.rglob(f"{checkpoint_id}.json")
+        os.utime(file, (second, second))
+        ids.append(checkpoint_id)
+    return ids
+
+
+def left_in(location: Path) -> set[str]:
+    return {file.stem for file in location.rglob("*.json")}
+
+
+@pytest.mark.behaviour("D8")
+async def test_pruning_a_directory_erases_what_is_too_old_oldest_first_and_no_more_than_asked_for(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    checkpoints = FileCheckpoints(tmp_path, retention=Retention(max_age=2.5), clock=clock)
+    ids = await save_each_second(checkpoints, tmp_path, 5)
+    clock.now = 5
+
+    pruned = await checkpoints.prune(limit=2)
+    left_then = left_in(tmp_path)
+    pruned_again = await checkpoints.prune(limit=2)
+
+    assert isinstance(checkpoints, Prunable)
+    assert (pruned, pruned_again) == (2, 1)
+    assert left_then == set(ids[2:])
+    assert left_in(tmp_path) == set(ids[3:])
+    assert len(names_in(tmp_path, "*/*")) == 2
+
+
+@pytest.mark.behaviour("D8")
+async def test_pruning_a_directory_erases_the_oldest_beyond_the_count(tmp_path: Path) -> None:
+    checkpoints = FileCheckpoints(tmp_path, retention=Retention(max_age=None, max_entries=2), clock=Clock())
+    ids = await save_each_second(checkpoints, tmp_path, 5)
+
+    assert await checkpoints.prune(limit=100) == 3
+    assert left_in(tmp_path) == set(ids[3:])
+
+
+async def test_pruning_leaves_alone_what_is_not_a_checkpoint(tmp_path: Path) -> None:
+    location, outside = tmp_path / "inside", tmp_path / "outside"
+    checkpoints = FileCheckpoints(location, retention=Retention(max_age=0), clock=lambda: 1e12)
+    await checkpoints.chain(SHARED, "chain").save(checkpoint())
+    (outside / "k-chain").mkdir(parents=True)
+    (outside / "k-chain" / "kept.json").touch()
+    (location / "k-link").symlink_to(outside, target_is_directory=True)
+    (location / "notes.json").touch()
+    (location / "mine" / "deep").mkdir(parents=True)
+    (location / "mine" / "deep" / "kept.json").touch()
+
+    assert await checkpoints.prune(limit=100) == 1
+    assert names_in(location) == ["k-link", "mine", "notes.json"]
+    assert left_in(location / "mine") == left_in(outside) == {"kept"}
+
+
+async def test_pruning_takes_what_a_killed_process_was_writing(tmp_path: Path) -> None:
+    checkpoints = FileCheckpoints(tmp_path, clock=lambda: 1e12)
+    chain = tmp_path / path_segment("") / path_segment("chain")
+    chain.mkdir(parents=True)
+    (chain / ".maf-ckpt-0.tmp").write_text("half of a conversation")
+
+    assert await checkpoints.prune(limit=1) == 1
+    assert names_in(tmp_path) == []
+
+
+async def test_stats_of_a_directory_tell_count_size_and_age(tmp_path: Path) -> None:
+    clock = Clock()
+    checkpoints = FileCheckpoints(tmp_path / "checkpoints", clock=clock)
+    empty = await checkpoints.stats()
+    await save_each_second(checkpoints, tmp_path, 3)
+    clock.now = 10
+
+    stats = await checkpoints.stats()
+
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*.json"))
+    assert empty == StoreStats(name="checkpoints", entries=0, bytes=0, oldest=None)
+    assert stats == StoreStats(name="checkpoints", entries=3, bytes=size, oldest=10.0)
 
 
 async def test_memory_forgets_the_oldest_chains_beyond_its_bound() -> None:
@@ -245,7 +375,7 @@ async def test_a_run_leaves_only_its_newest_checkpoint_and_touches_no_other_runs
 
     assert run.last_id == newest
     assert (await run.load(newest)).checkpoint_id == newest
-    assert await chain.list_checkpoint_ids(workflow_name="w") == [earlier, newest]
+    assert await chain.list_checkpoint_ids(workflow_name="workflow") == [earlier, newest]
 
 
 async def test_a_run_remembers_why_its_last_checkpoint_was_not_saved() -> None:
@@ -270,4 +400,73 @@ async def test_a_read_only_chain_loads_but_saves_nothing() -> None:
 
     assert await read_only.save(again) == stored
     assert (await read_only.load(stored)).checkpoint_id == stored
-    assert await chain.list_checkpoint_ids(workflow_name="w") == [stored]
+    assert await chain.list_checkpoint_ids(workflow_name="workflow") == [stored]
+
+
+# A run that is given up
+
+
+class Slow(InMemoryCheckpointStorage):
+    """A storage that takes its time, and is not stopped when whoever waits for it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def save(self, checkpoint: WorkflowCheckpoint) -> str:
+        self.reached.set()
+        await self.go_on.wait()
+        return await super().save(checkpoint)
+
+
+class Refusing(InMemoryCheckpointStorage):
+    """A storage that deletes nothing."""
+
+    async def delete(self, checkpoint_id: str) -> bool:
+        raise StoreUnavailable("not now")
+
+
+async def test_a_run_that_is_discarded_leaves_what_was_there_before() -> None:
+    chain = InMemoryCheckpointStorage()
+    earlier = await chain.save(checkpoint())
+    run = RunCheckpoints(chain)
+    await run.save(checkpoint())
+    await run.save(checkpoint())
+
+    await run.discard()
+
+    assert await chain.list_checkpoint_ids(workflow_name="workflow") == [earlier]
+    assert (run.last_id, run.last_iteration) == (None, None)
+
+
+async def test_what_was_being_saved_when_the_run_was_cancelled_is_discarded_too() -> None:
+    chain = Slow()
+    run = RunCheckpoints(chain)
+    saving = asyncio.create_task(run.save(checkpoint()))
+    await asyncio.wait_for(chain.reached.wait(), 5)
+    saving.cancel()
+    await asyncio.wait([saving], timeout=5)
+    discarding = asyncio.create_task(run.discard())
+
+    chain.go_on.set()
+    await asyncio.wait_for(discarding, 5)
+
+    assert saving.cancelled()
+    assert await chain.list_checkpoint_ids(workflow_name="workflow") == []
+
+
+async def test_discarding_again_after_the_storage_refused_deletes_what_is_left() -> None:
+    chain = Refusing()
+    run = RunCheckpoints(chain)
+    checkpoint_id = await run.save(checkpoint())
+
+    with pytest.raises(StoreUnavailable):
+        await run.discard()
+    with pytest.raises(StoreUnavailable):
+        await run.discard()
+
+    assert await chain.list_checkpoint_ids(workflow_name="workflow") == [checkpoint_id]
+
+
+async def test_discarding_a_run_that_saved_nothing_touches_nothing() -> None:
+    await RunCheckpoints(Refusing()).discard()

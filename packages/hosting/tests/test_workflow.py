@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from agent_framework import (
     Agent,
     AgentExecutorResponse,
@@ -18,6 +19,7 @@ from agent_framework import (
     BaseChatClient,
     ChatResponse,
     ChatResponseUpdate,
+    CheckpointStorage,
     Content,
     ContextProvider,
     Executor,
@@ -28,14 +30,20 @@ from agent_framework import (
     ResponseStream,
     Workflow,
     WorkflowBuilder,
+    WorkflowCheckpoint,
     WorkflowContext,
     executor,
     handler,
 )
 
-from agent_framework_hosting.errors import TargetError
+from agent_framework_hosting.checkpoints import MemoryCheckpoints, ReadOnlyCheckpoints
+from agent_framework_hosting.errors import ConfigurationError, StoreUnavailable, TargetError
 from agent_framework_hosting.isolation import Partition
-from agent_framework_hosting.targets.base import Target, TargetInput
+from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
+from agent_framework_hosting.sql.database import Database
+from agent_framework_hosting.sql.tables import checkpoints as table
+from agent_framework_hosting.targets.agent import AgentTarget
+from agent_framework_hosting.targets.base import Erasable, Target, TargetInput, erase
 from agent_framework_hosting.targets.workflow import SESSION_STATE_KEY, WorkflowTarget
 
 
@@ -472,11 +480,14 @@ async def test_leaving_cancels_the_executors_and_the_conversation_can_go_on(loca
     assert await say(target, "two", session) == "one two"
 
 
-@pytest.mark.behaviour("F6")
-async def test_the_last_checkpoint_of_a_run_that_was_left_can_be_resumed(tmp_path: Path) -> None:
-    reached, go_on = asyncio.Event(), asyncio.Event()
+class TwoSteps:
+    """Builds workflows whose second executor waits until it may `go_on`, so that the first's checkpoint is there."""
 
-    def build() -> Workflow:
+    def __init__(self, location: Path | None = None, **options: Any) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.target = WorkflowTarget(self.build, checkpoint_location=location, **options)
+
+    def build(self) -> Workflow:
         @executor(id="first")
         async def first(text: str, ctx: WorkflowContext[str, str]) -> None:
             await ctx.yield_output("first")
@@ -485,22 +496,286 @@ async def test_the_last_checkpoint_of_a_run_that_was_left_can_be_resumed(tmp_pat
         @executor(id="second")
         async def second(text: str, ctx: WorkflowContext[Any, str]) -> None:
             await ctx.yield_output("second starts")
-            reached.set()
-            await go_on.wait()
+            self.reached.set()
+            await self.go_on.wait()
+            if text == "fail":
+                raise ValueError(text)
             await ctx.yield_output(f"second ends with {text}")
 
-        return WorkflowBuilder(start_executor=first).add_edge(first, second).build()
+        return WorkflowBuilder(start_executor=first, name="two steps").add_edge(first, second).build()
 
-    target = WorkflowTarget(build, checkpoint_location=tmp_path)
-    async with aclosing(target.stream(TargetInput(messages="hi", session=AgentSession()))) as updates:
-        assert [(await asyncio.wait_for(anext(updates), 5)).text for _ in range(2)] == ["first", "second starts"]
-        await asyncio.wait_for(reached.wait(), 5)
 
+@pytest.mark.behaviour("F6")
+async def test_what_a_killed_run_leaves_can_be_resumed(tmp_path: Path) -> None:
+    steps = TwoSteps(tmp_path)
+    run = asyncio.create_task(say(steps.target, "hi", AgentSession()))
+    await asyncio.wait_for(steps.reached.wait(), 5)
+
+    # What lies there now is what a killed process leaves.
     (left,) = files_below(tmp_path)
-    go_on.set()
-    resumed = await build().run(checkpoint_id=left.stem, checkpoint_storage=FileCheckpointStorage(left.parent))
+    steps.go_on.set()
+    resumed = await steps.build().run(checkpoint_id=left.stem, checkpoint_storage=FileCheckpointStorage(left.parent))
 
     assert resumed.get_outputs() == ["second starts", "second ends with hi"]
+    assert await run
+
+
+@pytest.mark.behaviour("A5", "F6")
+@pytest.mark.parametrize("end", ["closed", "cancelled", "failed"])
+async def test_a_run_that_is_given_up_leaves_the_checkpoint_it_continued_and_nothing_else(
+    tmp_path: Path, end: str
+) -> None:
+    steps = TwoSteps(tmp_path)
+    session = AgentSession()
+    steps.go_on.set()
+    await say(steps.target, "hi", session)
+    before, continued = files_below(tmp_path), session.to_dict()
+    steps.go_on.clear()
+    steps.reached.clear()
+
+    text = "fail" if end == "failed" else "again"
+    updates = steps.target.stream(TargetInput(messages=[Message("user", [text])], session=session))
+    assert [(await asyncio.wait_for(anext(updates), 5)).text for _ in range(2)] == ["first", "second starts"]
+    await asyncio.wait_for(steps.reached.wait(), 5)
+    during = files_below(tmp_path)
+    if end == "closed":
+        await updates.aclose()
+    elif end == "cancelled":
+        waiting = asyncio.create_task(anext(updates))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting], timeout=5)
+    else:
+        steps.go_on.set()
+        with pytest.raises(TargetError):
+            await asyncio.wait_for(anext(updates), 5)
+
+    assert len(during) == 2
+    assert files_below(tmp_path) == before
+    assert session.to_dict() == continued
+    steps.go_on.set()
+    assert await say(steps.target, "go on", session) == "firstsecond startssecond ends with go on"
+
+
+async def test_a_first_run_that_is_given_up_leaves_not_even_a_directory(tmp_path: Path) -> None:
+    steps = TwoSteps(tmp_path)
+
+    async with aclosing(steps.target.stream(TargetInput(messages="hi", session=AgentSession()))) as updates:
+        await asyncio.wait_for(anext(updates), 5)
+        await asyncio.wait_for(anext(updates), 5)
+        during = files_below(tmp_path)
+
+    assert len(during) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+class Stubborn:
+    """Checkpoints that are deleted while `may_delete` is set only, and not if it `refuses`."""
+
+    def __init__(self) -> None:
+        self.stored = MemoryCheckpoints()
+        self.deleting, self.may_delete = asyncio.Event(), asyncio.Event()
+        self.may_delete.set()
+        self.refuses = False
+
+    def chain(self, partition: Partition, chain: str) -> CheckpointStorage:
+        return StubbornChain(self, self.stored.chain(partition, chain))
+
+
+class StubbornChain(ReadOnlyCheckpoints):
+    def __init__(self, owner: Stubborn, chain: CheckpointStorage) -> None:
+        super().__init__(chain)
+        self.owner, self.chain = owner, chain
+
+    async def save(self, checkpoint: WorkflowCheckpoint) -> str:
+        return await self.chain.save(checkpoint)
+
+    async def delete(self, checkpoint_id: str) -> bool:
+        self.owner.deleting.set()
+        await self.owner.may_delete.wait()
+        if self.owner.refuses:
+            raise StoreUnavailable("the store's secret")
+        return await self.chain.delete(checkpoint_id)
+
+
+async def test_cancelling_again_does_not_stop_what_was_saved_from_being_deleted() -> None:
+    checkpoints = Stubborn()
+    steps = TwoSteps(checkpoints=checkpoints)
+    run = asyncio.create_task(say(steps.target, "hi", AgentSession()))
+    await asyncio.wait_for(steps.reached.wait(), 5)
+    stored_during = len(checkpoints.stored)
+    checkpoints.may_delete.clear()
+    checkpoints.deleting.clear()
+
+    run.cancel()
+    await asyncio.wait_for(checkpoints.deleting.wait(), 5)
+    run.cancel()
+    checkpoints.may_delete.set()
+    await asyncio.wait([run], timeout=5)
+
+    assert run.cancelled()
+    assert (stored_during, len(checkpoints.stored)) == (1, 0)
+
+
+async def test_a_run_fails_for_its_own_reason_when_what_it_saved_cannot_be_deleted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checkpoints = Stubborn()
+    checkpoints.refuses = True
+    steps = TwoSteps(checkpoints=checkpoints)
+    steps.go_on.set()
+
+    with pytest.raises(TargetError) as caught:
+        await say(steps.target, "fail", AgentSession())
+
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "The checkpoints of a run that was given up could not be deleted" in caplog.messages
+
+
+# Erasing
+
+
+async def test_a_workflow_target_is_erasable_and_an_agent_target_keeps_nothing_to_erase() -> None:
+    hosted = AgentTarget(agent())
+
+    assert isinstance(WorkflowTarget(remembering()), Erasable)
+    assert not isinstance(hosted, Erasable)
+    await erase(hosted, Partition(""), AgentSession())
+
+
+@pytest.mark.behaviour("D5")
+async def test_erasing_the_only_turn_leaves_no_file_and_no_directory(tmp_path: Path) -> None:
+    target = WorkflowTarget(remembering(), checkpoint_location=tmp_path)
+    session = AgentSession()
+    await say(target, "my secret", session, partition="=alice/-")
+    stored = [path.read_text() for path in files_below(tmp_path)]
+
+    await erase(target, Partition("=alice/-"), session)
+    await erase(target, Partition("=alice/-"), session)
+
+    assert len(stored) == 1
+    assert "my secret" in stored[0]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TargetError, match="gone"):
+        await say(target, "two", session, partition="=alice/-")
+
+
+@pytest.mark.behaviour("D5")
+async def test_erasing_the_only_turn_leaves_no_row(database: Database) -> None:
+    target = WorkflowTarget(remembering(), checkpoints=SqlCheckpoints(database))
+    session = AgentSession()
+    await say(target, "my secret", session)
+    stored = await database.run(lambda connection: connection.scalars(sa.select(table.c.checkpoint)).all())
+
+    await erase(target, Partition(""), session)
+
+    assert len(stored) == 1
+    assert b"my secret" in stored[0]
+    assert await database.run(lambda connection: connection.scalars(sa.select(table.c.checkpoint)).all()) == []
+
+
+@pytest.mark.behaviour("E1", "E2")
+async def test_erasing_in_another_partition_erases_nothing(location: Path | None) -> None:
+    target = WorkflowTarget(remembering(), checkpoint_location=location)
+    session = AgentSession()
+    await say(target, "one", session, partition="=alice/-")
+
+    await erase(target, Partition("=mallory/-"), session)
+
+    assert await say(target, "two", session, partition="=alice/-") == "one two"
+
+
+async def test_erasing_one_turn_leaves_its_branches_and_what_it_continued(location: Path | None) -> None:
+    target = WorkflowTarget(remembering(), checkpoint_location=location)
+    session = AgentSession()
+    await say(target, "one", session)
+    after_one = branch(session)
+    await say(target, "two", session)
+    after_two = branch(session)
+    await say(target, "three", session)
+
+    await erase(target, Partition(""), after_two)
+
+    assert await say(target, "four", session) == "one two three four"
+    assert await say(target, "other", after_one) == "one other"
+
+
+async def test_erasing_a_session_without_a_turn_does_nothing() -> None:
+    target = WorkflowTarget(remembering())
+
+    await erase(target, Partition(""), target.new_session())
+
+
+async def test_what_cannot_be_erased_now_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = WorkflowTarget(remembering(), checkpoint_location=tmp_path)
+    session = AgentSession()
+    await say(target, "one", session)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(StoreUnavailable):
+            await erase(target, Partition(""), session)
+
+    assert await say(target, "two", session) == "one two"
+
+
+# Checkpoints in a database
+
+
+@pytest.mark.behaviour("A2", "F1")
+async def test_a_conversation_in_a_database_is_continued_and_branched_by_another_target(database: Database) -> None:
+    session = AgentSession()
+    await say(WorkflowTarget(remembering(), checkpoints=SqlCheckpoints(database)), "one", session)
+    after_one = branch(session)
+    target = WorkflowTarget(remembering, checkpoints=SqlCheckpoints(database))
+
+    continued = [await say(target, text, session) for text in ("two", "three")]
+    branched = await say(target, "other", after_one)
+
+    assert continued == ["one two", "one two three"]
+    assert branched == "one other"
+
+
+@pytest.mark.behaviour("A5")
+async def test_a_failed_turn_leaves_no_row_behind(database: Database) -> None:
+    target = WorkflowTarget(remembering(), checkpoints=SqlCheckpoints(database))
+    session = AgentSession()
+    await say(target, "one", session)
+    count = sa.select(sa.func.count()).select_from(table)
+    before = await database.run(lambda connection: connection.scalar(count))
+
+    with pytest.raises(TargetError):
+        await say(target, "fail", session)
+
+    assert await database.run(lambda connection: connection.scalar(count)) == before == 1
+
+
+async def test_a_database_that_cannot_be_reached_fails_the_turn_and_keeps_the_conversation(database: Database) -> None:
+    target = WorkflowTarget(remembering(), checkpoints=SqlCheckpoints(database))
+    session = AgentSession()
+    await say(target, "one", session)
+    await database.close()
+
+    with pytest.raises(TargetError, match="cannot be read now") as reading:
+        await say(target, "two", session)
+    with pytest.raises(TargetError, match="could not be saved") as writing:
+        await say(target, "first", AgentSession())
+    database.open()
+
+    assert isinstance(reading.value.__cause__, StoreUnavailable)
+    assert isinstance(writing.value.__cause__, StoreUnavailable)
+    assert await say(target, "three", session) == "one three"
+
+
+def test_two_places_for_checkpoints_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="pass one of them"):
+        WorkflowTarget(remembering(), checkpoints=MemoryCheckpoints(), checkpoint_location=tmp_path)
+
+
+# Cancelling
 
 
 @pytest.mark.behaviour("F6")

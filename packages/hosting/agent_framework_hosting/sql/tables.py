@@ -43,6 +43,7 @@ checkpoints = sa.Table(
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("checkpoint", sa.LargeBinary, nullable=False),
     sa.Column("stored_at", sa.Float, nullable=False),
+    sa.Index("afhost_checkpoints_order", "partition", "chain", "position"),
     sa.Index("afhost_checkpoints_age", "stored_at"),
 )
 

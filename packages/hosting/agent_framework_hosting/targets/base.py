@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from agent_framework import AgentResponseUpdate, AgentRunInputs, AgentSession
 
@@ -66,6 +66,27 @@ class Target(Protocol):
     def server_tools(self) -> frozenset[str]:
         """Return the names of the tools that the target is known to execute itself."""
         ...
+
+
+@runtime_checkable
+class Erasable(Protocol):
+    """What a target is, too, if it keeps something of a conversation outside of the session."""
+
+    async def erase(self, partition: Partition, session: AgentSession) -> None:
+        """Erase what is kept for going on from `session`; do nothing if that is gone already.
+
+        Copies of the session go on from the same place: erase it with the last of them that is stored.
+
+        Raises:
+            StoreError: it could not be erased; erasing again may work.
+        """
+        ...
+
+
+async def erase(target: Target, partition: Partition, session: AgentSession) -> None:
+    """Have `target` erase what it keeps for going on from `session`, if it is `Erasable`."""
+    if isinstance(target, Erasable):
+        await target.erase(partition, session)
 
 
 @contextlib.asynccontextmanager

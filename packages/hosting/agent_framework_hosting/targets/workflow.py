@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from agent_framework import (
 )
 
 from ..checkpoints import Checkpoints, FileCheckpoints, MemoryCheckpoints, ReadOnlyCheckpoints, RunCheckpoints
-from ..errors import ConfigurationError, TargetError
+from ..errors import ConfigurationError, StoreError, StoreUnavailable, TargetError
+from ..isolation import Partition
 from .agent import AgentTarget
 from .base import TargetInput, bound_request_context
 from .blueprint import WorkflowBlueprint, agents_of
@@ -34,18 +36,21 @@ logger = logging.getLogger(__name__)
 SESSION_STATE_KEY: Final = "agent_framework_hosting.workflow"
 """Where a session keeps the position of its conversation: `{"chain": str, "checkpoint_id": str}`."""
 
+_DISCARD_SECONDS: Final = 10.0
+
 
 class WorkflowTarget:
     """Runs a workflow, always streamed.
 
     `workflow` is an instance that has not run, of which every run gets a copy, or a function that builds one per run.
     A session's conversation continues from the checkpoint its last turn ended with; a session without one starts from
-    the workflow's initial state. Checkpoints lie in memory, or in the directory `checkpoint_location`, which only the
-    operator may be able to write (see `FileCheckpoints`). `intermediate_outputs` says what becomes of intermediate
-    outputs: hidden, or put out as commentary (see `WorkflowOutputs`).
+    the workflow's initial state. Checkpoints are kept by `checkpoints`, or in the directory `checkpoint_location`, which
+    only the operator may be able to write (see `FileCheckpoints`), or else in memory. `intermediate_outputs` says what
+    becomes of intermediate outputs: hidden, or put out as commentary (see `WorkflowOutputs`).
 
     Raises:
-        ConfigurationError: the workflow cannot be copied, or the location is no directory.
+        ConfigurationError: the workflow cannot be copied, the location is no directory, or there are two places for
+            checkpoints.
     """
 
     kind: Literal["workflow"] = "workflow"
@@ -54,13 +59,12 @@ class WorkflowTarget:
         self,
         workflow: Workflow | Callable[[], Workflow],
         *,
+        checkpoints: Checkpoints | None = None,
         checkpoint_location: str | Path | None = None,
         intermediate_outputs: IntermediateOutputs = "hide",
     ) -> None:
         self._blueprint = WorkflowBlueprint(workflow)
-        self._checkpoints: Checkpoints = (
-            MemoryCheckpoints() if checkpoint_location is None else FileCheckpoints(checkpoint_location)
-        )
+        self.checkpoints: Checkpoints = _pick_checkpoints(checkpoints, checkpoint_location)
         self._intermediate_outputs = intermediate_outputs
         self.name: str = self._blueprint.sample.name or "workflow"
         self.hosted: object = workflow if isinstance(workflow, Workflow) else self._blueprint.sample
@@ -74,6 +78,16 @@ class WorkflowTarget:
         return frozenset(
             name for agent in agents_of(self._blueprint.sample) for name in AgentTarget(agent).server_tools()
         )
+
+    async def erase(self, partition: Partition, session: AgentSession) -> None:
+        """Erase the checkpoint that `session` continues from. See `Erasable.erase`."""
+        position = _Position.of(session)
+        if position is None:
+            return
+        try:
+            await self.checkpoints.chain(partition, position.chain).delete(position.checkpoint_id)
+        except OSError as error:
+            raise StoreUnavailable("The checkpoint could not be erased.") from error
 
     async def stream(self, run: TargetInput) -> AsyncGenerator[AgentResponseUpdate, None]:
         """Yield the updates of one run. See `Target.stream`.
@@ -96,20 +110,35 @@ class WorkflowTarget:
             logger.warning("A workflow takes no options; they are ignored", extra={"options": sorted(run.options)})
         workflow = self._blueprint.new()
         message = _input_for(workflow, run.messages)
-        turn = _Turn(self._checkpoints, run)
+        turn = _Turn(self.checkpoints, run)
         outputs = WorkflowOutputs(intermediate=self._intermediate_outputs)
-        async with bound_request_context(_bindables(workflow), run.attributes):
-            await turn.restore(workflow)
-            events = workflow.run(message, stream=True, checkpoint_storage=turn.checkpoints)
-            try:
-                async for event in events:
-                    turn.observe(event)
-                    for update in outputs.feed(event):
-                        yield update
-            finally:
-                # Closing is what cancels the executors when the run is given up half-way.
-                await events.close()
-        turn.record()
+        try:
+            async with bound_request_context(_bindables(workflow), run.attributes):
+                await turn.restore(workflow)
+                events = workflow.run(message, stream=True, checkpoint_storage=turn.checkpoints)
+                try:
+                    async for event in events:
+                        turn.observe(event)
+                        for update in outputs.feed(event):
+                            yield update
+                finally:
+                    # Closing is what cancels the executors when the run is given up half-way.
+                    await events.close()
+            turn.record()
+        except BaseException:
+            # Being closed and being cancelled included; the executors have stopped by now.
+            await turn.give_up()
+            raise
+
+
+def _pick_checkpoints(given: Checkpoints | None, location: str | Path | None) -> Checkpoints:
+    if given is not None and location is not None:
+        raise ConfigurationError(
+            "checkpoints and checkpoint_location both say where checkpoints lie: pass one of them."
+        )
+    if given is not None:
+        return given
+    return MemoryCheckpoints() if location is None else FileCheckpoints(location)
 
 
 def _bindables(workflow: Workflow) -> list[object]:
@@ -153,6 +182,8 @@ class _Turn:
             async for _ in events:
                 pass
         except WorkflowCheckpointException as error:
+            if isinstance(error.__cause__, StoreError):
+                raise TargetError("The conversation's checkpoint cannot be read now.") from error.__cause__
             raise TargetError("The checkpoint that the conversation continues from is gone or unusable.") from error
         finally:
             await events.close()
@@ -176,6 +207,36 @@ class _Turn:
                 "own types, register them with agent_framework.register_checkpoint_type."
             ) from self._saved.error
         self._session.state[SESSION_STATE_KEY] = {"chain": self._chain_id, "checkpoint_id": self._saved.last_id}
+
+    async def give_up(self) -> None:
+        """Leave the conversation where it was: delete what this turn saved, which no session will ever name.
+
+        The only place that decides so. What the turn continued from stays, and is what a run that failed, was cancelled
+        or was left by its client is continued from. A process that is killed does not get here: the newest checkpoint of
+        its run stays, for whoever resumes the run, until retention takes it.
+        """
+        await _undisturbed(self._discard())
+
+    async def _discard(self) -> None:
+        try:
+            await asyncio.wait_for(self._saved.discard(), _DISCARD_SECONDS)
+        except Exception:
+            # The run has an outcome already, which this must not replace; retention takes what is left.
+            logger.exception("The checkpoints of a run that was given up could not be deleted")
+
+
+async def _undisturbed(work: Coroutine[object, object, None]) -> None:
+    """Do `work` to its end even if the waiting task is cancelled meanwhile, and only then let the cancellation through."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 @dataclass(frozen=True, slots=True)

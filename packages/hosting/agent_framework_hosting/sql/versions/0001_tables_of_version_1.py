@@ -26,6 +26,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("afhost_checkpoints", schema=None) as batch_op:
         batch_op.create_index("afhost_checkpoints_age", ["stored_at"], unique=False)
+        batch_op.create_index("afhost_checkpoints_order", ["partition", "chain", "position"], unique=False)
 
     op.create_table(
         "afhost_processes",
