@@ -66,7 +66,11 @@ def installed_parts() -> tuple[SchemaPart, ...]:
 
 
 def upgrade(engine: sa.Engine, parts: Sequence[SchemaPart]) -> None:
-    """Bring every part to its newest revision; processes that do so at once wait for each other."""
+    """Bring every part to its newest revision; processes that do so at once wait for each other.
+
+    Raises:
+        ConfigurationError: a part is at a revision that this version does not know.
+    """
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN EXCLUSIVE")
@@ -74,6 +78,7 @@ def upgrade(engine: sa.Engine, parts: Sequence[SchemaPart]) -> None:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         try:
             for part in parts:
+                _refuse_newer(part, revision(connection, part))
                 command.upgrade(_config(part, connection), "head")
         except BaseException:
             _end(connection, "ROLLBACK")
@@ -92,15 +97,10 @@ def check(engine: sa.Engine, parts: Sequence[SchemaPart]) -> None:
             found, newest = revision(connection, part), head(part)
             if found == newest:
                 continue
-            known = {script.revision for script in _directory(part).walk_revisions()}
-            if found is None or found in known:
-                raise ConfigurationError(
-                    f"The database's schema of {part.name!r} is at {found or 'nothing'}, older than {newest}: "
-                    "run `afhost db upgrade`."
-                )
+            _refuse_newer(part, found)
             raise ConfigurationError(
-                f"The database's schema of {part.name!r} is at {found}, which this version does not know: "
-                "a newer version has upgraded it. Install that version."
+                f"The database's schema of {part.name!r} is at {found or 'nothing'}, older than {newest}: "
+                "run `afhost db upgrade`."
             )
 
 
@@ -112,6 +112,14 @@ def revision(connection: sa.Connection, part: SchemaPart) -> str | None:
 def head(part: SchemaPart) -> str | None:
     """Return the part's newest revision."""
     return _directory(part).get_current_head()
+
+
+def _refuse_newer(part: SchemaPart, found: str | None) -> None:
+    if found is not None and found not in {script.revision for script in _directory(part).walk_revisions()}:
+        raise ConfigurationError(
+            f"The database's schema of {part.name!r} is at {found}, which this version does not know: "
+            "a newer version has upgraded it. Install that version."
+        )
 
 
 def _end(connection: sa.Connection, how: str) -> None:
