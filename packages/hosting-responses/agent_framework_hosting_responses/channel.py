@@ -15,6 +15,8 @@ from agent_framework_hosting.errors import ConfigurationError, RunError
 from agent_framework_hosting.hooks import ChannelResponseHook, ChannelRunHook, ChannelStreamUpdateHook
 from agent_framework_hosting.runs.base import RunStatus
 
+from .conversation_routes import conversation_routes
+from .conversations import ConversationsService
 from .http import (
     NO_RETRY,
     Answered,
@@ -23,6 +25,7 @@ from .http import (
     handle_error,
     json_response,
     read_body,
+    read_idempotency_key,
     until_disconnect,
 )
 from .protocol import errors
@@ -31,13 +34,15 @@ from .protocol.query import parse_list_query, parse_retrieve_query
 from .protocol.request import decode_body
 from .service import ResponsesService, Started
 from .settings import ResponseIdFactory, ResponsesSettings
+from .state import ResponsesState
 
 
 class ResponsesChannel:
     """Serve a host's target as OpenAI's Responses API.
 
-    The routes are served under `path` and under `/v1` + `path`, the models beside them. Without a `run_hook` no option,
+    The routes are served under `path` and under `/v1` + `path`, conversations and models beside them. Without a `run_hook` no option,
     instruction or tool of a caller reaches the target; a `run_hook` that returns the request unchanged lets all through.
+    `state` are stores of your own; by default responses and conversations lie where the host keeps its state.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class ResponsesChannel:
         stream_update_hook: ChannelStreamUpdateHook | None = None,
         response_id_factory: ResponseIdFactory | None = None,
         settings: ResponsesSettings | None = None,
+        state: ResponsesState | None = None,
     ) -> None:
         self.name = name
         self.path = path.rstrip("/")
@@ -58,6 +64,7 @@ class ResponsesChannel:
         self._response_hook = response_hook
         self._stream_update_hook = stream_update_hook
         self._response_id_factory = response_id_factory
+        self._state = state
         self._service: ResponsesService | None = None
 
     @property
@@ -80,6 +87,7 @@ class ResponsesChannel:
             context,
             name=self.name,
             settings=self.settings,
+            state=self._state,
             run_hook=self._run_hook,
             response_hook=self._response_hook,
             stream_update_hook=self._stream_update_hook,
@@ -89,6 +97,10 @@ class ResponsesChannel:
         prefixes = [""] if self.path.startswith("/v1") else ["", "/v1"]
         # The models come first: of a channel at the root they lie where an id would stand.
         root_routes = [route for prefix in prefixes for route in self._models(prefix + beside)]
+        conversations = ConversationsService(
+            self._service.state.conversations, self._service.state.conversations, settings=self.settings
+        )
+        root_routes += [route for prefix in prefixes for route in conversation_routes(prefix + beside, conversations)]
         root_routes += [route for prefix in prefixes for route in self._responses(prefix + self.path)]
         return ChannelContribution(
             root_routes=root_routes,
@@ -122,7 +134,7 @@ class ResponsesChannel:
 
     async def _create(self, request: Request) -> Response:
         body = decode_body(await read_body(request, limit=self.settings.max_body_bytes))
-        started = await self.service.create(body)
+        started = await self.service.create(body, idempotency_key=read_idempotency_key(request))
         if started.is_streamed:
             return EventStream(
                 self.service.follow(started, idle=self.settings.keep_alive or None),

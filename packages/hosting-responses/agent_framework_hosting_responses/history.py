@@ -1,56 +1,92 @@
-"""What a response continues from: `previous_response_id` → the items of its context and the session of its run.
+"""What a response continues from: `previous_response_id` or `conversation` → its context and the session of its run.
 
-Rules (contract §1.2, §1.7): the context is the previous response's context, input and output. The target gets it through
-the agent session that was stored with the previous response. A response without one (it failed, was cancelled, or ran
-with sessions disabled) is continued from the nearest ancestor that has one, plus the items since, as messages; calls in
-them that never got an output are left out of those messages, because no model accepts them.
+Rules (contract §1.2, §1.7, §6.4): the context is the previous response's context, input and output, or all items of the
+conversation. The target gets it through the agent session that was stored with the last response in it. A response
+without one (it failed, was cancelled, or ran with sessions disabled) is continued from the nearest ancestor that has one,
+plus the items since, as messages; calls in them that never got an output are left out of those messages, because no
+model accepts them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from agent_framework import AgentSession
 
+from agent_framework_hosting.branches import continue_session
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
 from agent_framework_hosting.stores.base import SessionKey, SessionStore
+from agent_framework_hosting.targets.base import Target
 
 from .protocol import errors
 from .protocol.json import JsonObject
-from .protocol.pairing import check_pairing, without_unanswered_calls
+from .protocol.pairing import check_pairing, refers_back, without_unanswered_calls
 from .protocol.request import CreateRequest
-from .stores.base import ResponseRecord, ResponseStore
+from .stores.base import ConversationId, ConversationKey, ConversationStore, ResponseRecord, ResponseStore
+from .stores.context import EMPTY, Context
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Continuation:
     """Where a run starts from.
 
     `context` are the items before the request's own; `backlog` is the tail of them that `session` does not know yet;
-    `input` are the request's own items with references resolved. `session` is a private copy, `None` for a new one.
+    `input` are the request's own items with references resolved. `session` is a private copy, `None` for a new one;
+    `session_key` names what it is a copy of.
     """
 
-    context: tuple[JsonObject, ...] = ()
+    context: Context = EMPTY
+    conversation_position: int = 0
     backlog: tuple[JsonObject, ...] = ()
     input: tuple[JsonObject, ...] = ()
     session: AgentSession | None = None
-    approvals: Mapping[str, JsonObject] = field(default_factory=dict)
-    call_ids: Mapping[str, str] = field(default_factory=dict)
+    session_key: SessionKey | None = None
 
     @property
-    def taken_ids(self) -> frozenset[str]:
+    def taken_ids(self) -> TakenIds:
         """The ids of items and calls that the response must not use again: clients take them for the same thing."""
-        items = (*self.context, *self.input)
-        ids = (item.get(name) for item in items for name in ("id", "call_id"))
-        return frozenset(value for value in ids if isinstance(value, str))
+        return TakenIds(self.context, self.input)
 
-    @property
+    @cached_property
     def unseen(self) -> tuple[JsonObject, ...]:
         """The items that the target has to be told: backlog and input, with the `call_id`s that the target knows."""
         items = (*self.backlog, *self.input)
-        return tuple(_with_own_call_id(item, self.call_ids) for item in items) if self.call_ids else items
+        if not any("call_id" in item for item in items):
+            return items
+        call_ids = self.context.all_call_ids()
+        return tuple(_with_own_call_id(item, call_ids) for item in items) if call_ids else items
+
+    @cached_property
+    def approvals(self) -> Mapping[str, JsonObject]:
+        """The approval requests that the unseen items may answer, by id."""
+        is_answer = any(item.get("type") == "mcp_approval_response" for item in (*self.backlog, *self.input))
+        return self.context.all_approvals() if is_answer else {}
+
+
+class TakenIds:
+    """The ids of the items and calls before a response, collected when the first is asked for: most runs ask for none."""
+
+    def __init__(self, context: Context, own: Sequence[JsonObject]) -> None:
+        self._context = context
+        self._own = own
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        groups = [self._own, *(node.items for node in self._context.nodes())]
+        ids = (item.get(name) for items in groups for item in items for name in ("id", "call_id"))
+        return frozenset(value for value in ids if isinstance(value, str))
 
 
 def response_session_key(response_id: str) -> SessionKey:
@@ -61,8 +97,12 @@ def response_session_key(response_id: str) -> SessionKey:
 class History:
     """Resolves what requests refer to, always inside one partition."""
 
-    def __init__(self, *, responses: ResponseStore, sessions: SessionStore) -> None:
+    def __init__(
+        self, *, target: Target, responses: ResponseStore, conversations: ConversationStore, sessions: SessionStore
+    ) -> None:
+        self._target = target
         self._responses = responses
+        self._conversations = conversations
         self._sessions = sessions
 
     async def resolve(self, request: CreateRequest, partition: Partition) -> Continuation:
@@ -73,49 +113,95 @@ class History:
                 calls and their outputs do not pair up.
         """
         if request.conversation_id is not None:
-            # Conversations come with durable state; until then every id is an unknown one.
-            raise errors.conversation_not_found(request.conversation_id)
-        if request.previous_response_id is None:
-            resolved = _resolve_references(request.input, ())
-            check_pairing(resolved, (), must_answer=(), asked=())
-            return Continuation(input=resolved)
-        previous = await self._previous(request.previous_response_id, partition)
-        context = previous.items
-        resolved = _resolve_references(request.input, context)
+            return await self._in_conversation(request, partition, request.conversation_id)
+        if request.previous_response_id is not None:
+            return await self._after(request, partition, request.previous_response_id)
+        return Continuation(input=_checked(request, EMPTY, ()))
+
+    async def _after(self, request: CreateRequest, partition: Partition, response_id: str) -> Continuation:
+        previous, context = await self._previous(RunKey(partition, RunId(response_id)))
         # Only what a finished response asked for has to be answered: a failed turn must not block its chain.
         is_finished = previous.status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
-        must_answer = previous.output if is_finished else ()
-        check_pairing(resolved, context, must_answer=must_answer, asked=previous.approvals)
-        session, known = await self._session(previous)
+        resolved = _checked(request, context, previous.output if is_finished else ())
+        session, key, unknown = await self._session(partition, context, keeps_session=request.store)
         return Continuation(
             context=context,
-            backlog=without_unanswered_calls(context[known:], resolved),
+            backlog=without_unanswered_calls(unknown, resolved),
             input=resolved,
             session=session,
-            approvals=previous.approvals,
-            call_ids=previous.call_ids,
+            session_key=key,
         )
 
-    async def _previous(self, response_id: str, partition: Partition) -> ResponseRecord:
-        record = await self._responses.get(RunKey(partition, RunId(response_id)))
-        if record is None or not record.is_stored:
-            raise errors.previous_response_not_found(response_id)
-        if not record.status.is_terminal:
-            raise errors.previous_response_running(response_id)
-        return record
+    async def _in_conversation(
+        self, request: CreateRequest, partition: Partition, conversation_id: str
+    ) -> Continuation:
+        head = await self._conversations.head(ConversationKey(partition, ConversationId(conversation_id)))
+        if head is None:
+            raise errors.conversation_not_found(conversation_id)
+        resolved = _checked(request, head.context, _asked_last(head.context))
+        session = key = None
+        if head.session_response_id is not None:
+            key = response_session_key(head.session_response_id)
+            session = await self._continued(partition, key, keeps_session=request.store)
+        unknown = head.context.length if session is None else head.unknown
+        backlog = head.context.all_items()[-unknown:] if unknown else ()
+        return Continuation(
+            context=head.context,
+            conversation_position=head.position,
+            backlog=without_unanswered_calls(backlog, resolved),
+            input=resolved,
+            session=session,
+            session_key=key,
+        )
 
-    async def _session(self, previous: ResponseRecord) -> tuple[AgentSession | None, int]:
-        """Return the session to continue, and how many items of the context it knows."""
-        ancestor: ResponseRecord | None = previous
-        while ancestor is not None:
-            if ancestor.has_session:
-                session = await self._sessions.get(ancestor.key.partition, response_session_key(ancestor.key.run_id))
+    async def _previous(self, key: RunKey) -> tuple[ResponseRecord, Context]:
+        record = await self._responses.get(key)
+        if record is None or not record.is_stored:
+            raise errors.previous_response_not_found(key.run_id)
+        if not record.status.is_terminal:
+            raise errors.previous_response_running(key.run_id)
+        context = await self._responses.context(key)
+        if context is None:  # deleted in this moment
+            raise errors.previous_response_not_found(key.run_id)
+        return record, context
+
+    async def _session(
+        self, partition: Partition, context: Context, *, keeps_session: bool
+    ) -> tuple[AgentSession | None, SessionKey | None, tuple[JsonObject, ...]]:
+        """Return the session to continue, its key, and the items of the context that it does not know."""
+        newer: list[Context] = []
+        session = key = None
+        for node in context.nodes():
+            if node.has_session and node.response_id is not None:
+                key = response_session_key(node.response_id)
+                session = await self._continued(partition, key, keeps_session=keeps_session)
                 if session is not None:
-                    return session, len(ancestor.items)
-            if ancestor.previous_response_id is None:
-                break
-            ancestor = await self._responses.get(RunKey(ancestor.key.partition, RunId(ancestor.previous_response_id)))
-        return None, 0
+                    break
+            newer.append(node)
+        return session, key, tuple(item for node in reversed(newer) for item in node.items)
+
+    async def _continued(self, partition: Partition, key: SessionKey, *, keeps_session: bool) -> AgentSession | None:
+        return await continue_session(self._target, self._sessions, partition, key, keeps_session=keeps_session)
+
+
+def _checked(request: CreateRequest, context: Context, must_answer: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
+    """Return the request's items with references resolved, checked against what they refer to."""
+    # A context may be long, and most requests do not look back further than one response.
+    known = context.all_items() if refers_back(request.input) else ()
+    resolved = _resolve_references(request.input, known)
+    asked = context.all_approvals() if known else {}
+    check_pairing(resolved, known, must_answer=must_answer, asked=asked)
+    return resolved
+
+
+def _asked_last(context: Context) -> tuple[JsonObject, ...]:
+    """Return the items from the last response in a conversation on: what it asked for, and answers that came since."""
+    newer: list[Context] = []
+    for node in context.nodes():
+        newer.append(node)
+        if node.response_id is not None:
+            return tuple(item for later in reversed(newer) for item in later.items)
+    return ()
 
 
 def _with_own_call_id(item: JsonObject, call_ids: Mapping[str, str]) -> JsonObject:

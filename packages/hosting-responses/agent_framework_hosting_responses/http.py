@@ -34,6 +34,8 @@ NO_RETRY: Final = {"x-should-retry": "false"}
 # Seconds; far below the one second within which a run has to hear that its client has left.
 _PATIENCE: Final = 0.05
 
+_LONGEST_KEY: Final = 255
+
 # A reader far behind has much to catch up; the loop serves others between the writes, and waits while it does not read.
 _MOST_FRAMES: Final = 256
 
@@ -121,6 +123,18 @@ async def read_body(request: Request, *, limit: int) -> bytes:
         # Nobody reads this; as an error of the server it would fill the log of any host that can be reached.
         raise RequestError("The request ended in the middle of its body.", status=400) from None
     return b"".join(chunks)
+
+
+def read_idempotency_key(request: Request) -> str | None:
+    """Return what the caller named its request, `None` if it did not.
+
+    Raises:
+        RequestError: the name is empty, too long or not printable.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise errors.invalid_idempotency_key(_LONGEST_KEY)
+    return key
 
 
 async def until_disconnect(receive: Receive, work: Awaitable[ResultT]) -> ResultT | None:

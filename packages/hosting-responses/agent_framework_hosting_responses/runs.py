@@ -28,12 +28,14 @@ from agent_framework_hosting.hooks import (
 )
 from agent_framework_hosting.isolation import IsolationKeys, reset_current_isolation_keys, set_current_isolation_keys
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey, RunLog, RunStatus
+from agent_framework_hosting.stores.base import SessionKey
 from agent_framework_hosting.types import ChannelRequest, HostedRunResult
 
 from .history import response_session_key
 from .protocol.encoder import ResponseEncoder
 from .protocol.json import JsonObject
 from .stores.base import ResponseRecord, ResponseStore
+from .stores.context import EMPTY, Context
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ _SHUT_DOWN = "The server was shut down before the run ended."
 class Turn:
     """One response while it runs in this process.
 
+    `session` is a private copy of the one stored as `session_key`. `waiting` counts the requests that wait for the answer.
     `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt or writes the
     end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
     """
@@ -58,8 +61,11 @@ class Turn:
     encoder: ResponseEncoder
     store: ResponseStore
     log: RunLog
+    context: Context = EMPTY
     session: AgentSession | None = None
+    session_key: SessionKey | None = None
     attempt: Attempt | None = None
+    waiting: int = 1
     has_session: bool = field(default=False, init=False)
     is_given_up: bool = field(default=False, init=False)
     is_told: bool = field(default=False, init=False)
@@ -103,14 +109,23 @@ class ResponseRuns:
         self._turns: dict[RunKey, Turn] = {}
         context.engine.register(operation, self._execute)
 
-    async def start(self, turn: Turn) -> None:
+    def find(self, key: RunKey) -> Turn | None:
+        """Return the turn if it runs in this process."""
+        return self._turns.get(key)
+
+    async def start(self, turn: Turn) -> ResponseRecord | None:
         """Have the turn executed; its record is stored and its opening events can be read when this returns.
+
+        Returns the response that has the same idempotency key already, and starts nothing then.
 
         Raises:
             AlreadyExists: the response id is taken.
+            UnknownConversation: the conversation is gone.
+            ConversationLocked: another response runs in the conversation.
             RunError: the host is shutting down.
         """
-        await turn.store.create(turn.record)
+        if (existing := await turn.store.create(turn.record, turn.context)) is not None:
+            return existing
         self._turns[turn.key] = turn
         try:
             # Number 0 is nobody's attempt: the first worker that begins the run takes over from it.
@@ -124,6 +139,7 @@ class ResponseRuns:
             await turn.log.drop(turn.key)
             await turn.store.delete(turn.key)
             raise
+        return None
 
     async def cancel(self, key: RunKey) -> None:
         """Stop the run, if this process has it, and see to it that its response is terminal afterwards."""
@@ -147,7 +163,7 @@ class ResponseRuns:
         async with turn.ending:
             if turn.is_told:
                 return
-            attempt = await turn.store.begin(turn.key)
+            attempt = await turn.store.begin(turn.key, owner=self._context.owner)
             if attempt is None:
                 self._turns.pop(turn.key, None)
                 if turn.encoder.is_terminal:
@@ -168,7 +184,9 @@ class ResponseRuns:
         watch = None if self._run_timeout is None else asyncio.create_task(self._watch(turn, self._run_timeout))
         try:
             async with turn.ending:
-                attempt = turn.attempt = None if turn.is_told else await turn.store.begin(key)
+                attempt = turn.attempt = (
+                    None if turn.is_told else await turn.store.begin(key, owner=self._context.owner)
+                )
             if attempt is not None:
                 await self._advance(turn, attempt)
         except (LeaseLost, StaleWrite):
@@ -262,7 +280,7 @@ class ResponseRuns:
             stream.discard_session()
         elif turn.record.is_stored and stream.session is not None:
             key = response_session_key(turn.key.run_id)
-            await self._context.session_store.put(turn.key.partition, key, stream.session)
+            await self._context.session_store.put(turn.key.partition, key, stream.session, base=turn.session_key)
             turn.has_session = True
 
     async def _hook(
@@ -295,8 +313,8 @@ class ResponseRuns:
             status=status,
             body=turn.encoder.encoded,
             output=tuple(item for item in output if isinstance(item, dict)) if isinstance(output, list) else (),
-            approvals={**turn.record.approvals, **_questions(output, turn.encoder.approvals)},
-            call_ids={**turn.record.call_ids, **turn.encoder.minted_call_ids},
+            approvals=_questions(output, turn.encoder.approvals),
+            call_ids=turn.encoder.minted_call_ids,
             has_session=has_session,
         )
         await turn.store.save(attempt, record)

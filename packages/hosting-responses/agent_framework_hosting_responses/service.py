@@ -6,78 +6,80 @@ partition are unknown ids. Errors are `RequestError`s: `protocol.errors.error_bo
 
 from __future__ import annotations
 
-import inspect
-import re
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass
 
-from agent_framework import FunctionTool
+import msgspec
 
 from agent_framework_hosting.context import ChannelContext, current_partition
-from agent_framework_hosting.errors import ConfigurationError
-from agent_framework_hosting.hooks import (
-    ChannelResponseHook,
-    ChannelRunHook,
-    ChannelStreamUpdateHook,
-    apply_run_hook,
-)
+from agent_framework_hosting.errors import RunError
+from agent_framework_hosting.hooks import ChannelResponseHook, ChannelRunHook, ChannelStreamUpdateHook
 from agent_framework_hosting.isolation import IsolationKeys, get_current_isolation_keys
-from agent_framework_hosting.runs.base import LogEntry, RunId, RunKey, RunStatus
-from agent_framework_hosting.types import ChannelIdentity, ChannelRequest
+from agent_framework_hosting.runs.base import LogEntry, RunId, RunKey, RunLog, RunStatus
 
-from .history import Continuation, History, response_session_key
+from .history import History, response_session_key
 from .protocol import errors
-from .protocol.encoder import EncoderOptions, ResponseEncoder
 from .protocol.ids import new_id
-from .protocol.json import JsonObject, encode_json
-from .protocol.messages import to_messages
-from .protocol.options import allowed_tool_names, chat_options
+from .protocol.json import JsonObject
 from .protocol.query import ListQuery, page
-from .protocol.request import CreateRequest, parse_request
-from .protocol.resources import deleted_response, model_list, model_object, new_response
+from .protocol.request import parse_request
+from .protocol.resources import deleted_response, model_list, model_object
 from .runs import ResponseRuns, Turn
 from .settings import ResponseIdFactory, ResponsesSettings
-from .stores.base import ResponseRecord, ResponseStore
+from .state import ResponsesState, state_of
+from .stores.base import (
+    ConversationLocked,
+    IdempotencyKey,
+    ResponseRecord,
+    ResponseStore,
+    UnknownConversation,
+)
 from .stores.memory import MemoryResponseStore
-
-_RESPONSE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}\Z")
+from .turns import RESPONSE_ID, TurnBuilder, TurnStores
 
 # Seconds for which a background response that was not to be stored can be polled after its end (contract §1.2).
 _UNSTORED_AGE = 600.0
+_MOST_UNSTORED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A response that has been accepted and runs; follow it with `ResponsesService.follow` or wait for its `result`."""
+    """A response that has been accepted; follow it with `ResponsesService.follow` or wait for its `result`.
 
-    turn: Turn
+    `turn` is there while it runs in this process. A repeated request with the same idempotency key gets the response of
+    the first one, as `record`, wherever that stands.
+    """
+
+    turn: Turn | None
+    record: ResponseRecord
+    log: RunLog
 
     @property
     def is_streamed(self) -> bool:
         """Whether the caller asked for a stream."""
-        return self.turn.record.is_streamed
+        return self.record.is_streamed
 
     @property
     def is_background(self) -> bool:
         """Whether the run goes on when the caller leaves."""
-        return self.turn.record.is_background
+        return self.record.is_background
 
     @property
     def body(self) -> bytes:
         """The Response object as of now, as JSON."""
-        return self.turn.record.body
+        return (self.turn or self).record.body
 
     @property
     def status(self) -> RunStatus:
         """Where the run stands."""
-        return self.turn.record.status
+        return (self.turn or self).record.status
 
 
 class ResponsesService:
-    """The Responses API over one target."""
+    """The Responses API over one target. `state` are its stores; by default those that the host's state calls for."""
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class ResponsesService:
         *,
         name: str = "responses",
         settings: ResponsesSettings | None = None,
-        responses: ResponseStore | None = None,
+        state: ResponsesState | None = None,
         run_hook: ChannelRunHook | None = None,
         response_hook: ChannelResponseHook | None = None,
         stream_update_hook: ChannelStreamUpdateHook | None = None,
@@ -94,19 +96,30 @@ class ResponsesService:
     ) -> None:
         self.settings = settings or ResponsesSettings()
         self._context = context
-        self._name = name
-        self._run_hook = run_hook
-        self._clock = clock
         self._created = int(clock())
-        self._new_response_id = _id_factory(response_id_factory)
-        if responses is None:
-            responses = MemoryResponseStore(
-                max_entries=self.settings.max_responses, max_age=self.settings.max_response_age
-            )
-        self._responses: ResponseStore = responses
+        self.state = state = state or state_of(context, self.settings)
+        self._responses = state.responses
         # Responses with store:false live here while they run, and background ones a little longer to be polled.
-        self._unstored = MemoryResponseStore(max_entries=self.settings.max_responses, max_age=_UNSTORED_AGE)
-        self._history = History(responses=responses, sessions=context.session_store)
+        self._unstored = MemoryResponseStore(
+            conversations=state.conversations, max_entries=_MOST_UNSTORED, max_age=_UNSTORED_AGE
+        )
+        self._history = History(
+            target=context.target,
+            responses=state.responses,
+            conversations=state.conversations,
+            sessions=context.session_store,
+        )
+        self._turns = TurnBuilder(
+            context,
+            name=name,
+            settings=self.settings,
+            stores=TurnStores(
+                stored=state.responses, one_shots=state.one_shots or state.responses, unstored=self._unstored
+            ),
+            run_hook=run_hook,
+            response_id_factory=response_id_factory,
+            clock=clock,
+        )
         self._runs = ResponseRuns(
             context,
             operation=name,
@@ -116,8 +129,10 @@ class ResponsesService:
             stream_update_hook=stream_update_hook,
         )
 
-    async def create(self, body: JsonObject) -> Started:
+    async def create(self, body: JsonObject, *, idempotency_key: str | None = None) -> Started:
         """Accept a request: validate it, resolve what it refers to, and start its run.
+
+        A request with the `idempotency_key` of an earlier one in the partition gets the response of that one.
 
         Raises:
             RequestError: the request cannot be run as asked; nothing was stored.
@@ -129,22 +144,58 @@ class ResponsesService:
         model = self._resolve_model(request.model)
         # Read once: a run hook may change what is current, but not whose response this is.
         isolation = get_current_isolation_keys() or IsolationKeys()
+        request_hash = None if idempotency_key is None else _hash(body)
+        if idempotency_key is not None:
+            named = IdempotencyKey(isolation.partition, idempotency_key)
+            existing = await self._responses.get(named) or await self._unstored.get(named)
+            if existing is not None:
+                return await self._repeated(existing, request_hash)
         continuation = await self._history.resolve(request, isolation.partition)
-        response_id = self._new_response_id(request.previous_response_id)
-        channel_request = await self._channel_request(request, continuation, response_id)
-        self._check_tools(request, channel_request)
-        response = new_response(request, response_id=response_id, created_at=int(self._clock()), model=model)
-        turn = self._turn(request, continuation, channel_request, response, isolation=isolation)
-        await self._runs.start(turn)
-        return Started(turn)
+        turn = await self._turns.build(
+            request,
+            continuation,
+            isolation=isolation,
+            model=model,
+            idempotency_key=idempotency_key,
+            request_hash=request_hash,
+        )
+        try:
+            existing = await self._runs.start(turn)
+        except ConversationLocked:
+            raise errors.conversation_locked() from None
+        except UnknownConversation:
+            raise errors.conversation_not_found(request.conversation_id or "") from None
+        if existing is not None:
+            return await self._repeated(existing, request_hash)
+        return Started(turn, turn.record, turn.log)
+
+    async def _repeated(self, record: ResponseRecord, request_hash: str | None) -> Started:
+        """Return the response that an earlier request with the same idempotency key has got.
+
+        Raises:
+            RequestError: that request had another body, or its events are gone.
+            RunError: it runs in another process, and its end cannot be waited for here.
+        """
+        if record.request_hash != request_hash:
+            raise errors.idempotency_key_reused()
+        turn = self._runs.find(record.key)
+        if turn is not None:
+            turn.waiting += 1
+            return Started(turn, record, turn.log)
+        log = self._context.durable_log
+        if not record.status.is_terminal and not record.is_background:
+            raise RunError("The response that this request repeats runs in another process.")
+        if record.is_streamed and not await log.exists(record.key):
+            raise errors.not_streamable_expired()
+        return Started(None, record, log)
 
     def follow(self, started: Started, *, idle: float | None = None) -> AsyncGenerator[Sequence[LogEntry], None]:
         """Yield the events of a run that was just created, from the first; an empty batch after `idle` silent seconds."""
-        return started.turn.log.follow(started.turn.key, idle=idle)
+        return started.log.follow(started.record.key, idle=idle)
 
     async def result(self, started: Started) -> bytes:
         """Wait for the end of the run and return the terminal Response object as JSON."""
-        async with aclosing(started.turn.log.follow(started.turn.key)) as batches:
+        async with aclosing(started.log.follow(started.record.key)) as batches:
             async for _ in batches:
                 pass
         return started.body
@@ -152,14 +203,18 @@ class ResponsesService:
     async def leave(self, started: Started) -> None:
         """Say that the creator of a response no longer waits: a foreground run that still goes on is cancelled."""
         turn = started.turn
-        if turn.record.is_background:
+        if turn is None or turn.record.is_background:
+            return
+        turn.waiting -= 1
+        if turn.waiting > 0:  # a repeated request waits for the same run
             return
         try:
             if not turn.record.status.is_terminal:
                 await self._runs.cancel(turn.key)
         finally:
             # A foreground stream cannot be read again (contract §4.2), and an unstored response is gone with its request.
-            await turn.log.drop(turn.key)
+            if turn.record.idempotency_key is None:
+                await turn.log.drop(turn.key)
             if not turn.record.is_stored:
                 await turn.store.delete(turn.key)
 
@@ -225,8 +280,10 @@ class ResponsesService:
         Raises:
             RequestError: the response or the item in `after` is unknown.
         """
-        record, _ = await self._find(response_id)
-        return page((*record.context, *record.input), query)
+        record, store = await self._find(response_id)
+        context = await store.context(record.key)
+        before = () if context is None or context.parent is None else context.parent.all_items()
+        return page((*before, *record.input), query)
 
     def models(self) -> JsonObject:
         """Return the list of models: the target's name."""
@@ -252,6 +309,8 @@ class ResponsesService:
         return model or name
 
     async def _find(self, response_id: str) -> tuple[ResponseRecord, ResponseStore]:
+        if not RESPONSE_ID.match(response_id):  # no id of ours, and perhaps none that a database can look for
+            raise errors.response_not_found(response_id)
         key = RunKey(current_partition(), RunId(response_id))
         record = await self._responses.get(key)
         if record is not None:
@@ -262,115 +321,7 @@ class ResponsesService:
             raise errors.response_not_found(response_id)
         return record, self._unstored
 
-    async def _channel_request(
-        self, request: CreateRequest, continuation: Continuation, response_id: str
-    ) -> ChannelRequest:
-        speaker = request.safety_identifier or request.user
-        attributes = {"response_id": response_id, "previous_response_id": request.previous_response_id}
-        channel_request = ChannelRequest(
-            channel=self._name,
-            operation="responses.create",
-            input=to_messages(continuation.unseen, approvals=continuation.approvals),
-            options=chat_options(request),
-            metadata=request.metadata,
-            attributes=attributes,
-            stream=request.stream,
-            identity=ChannelIdentity(self._name, speaker) if speaker is not None else None,
-        )
-        hooked = await apply_run_hook(
-            self._run_hook, channel_request, target=self._context.target.hosted, protocol_request=request.raw
-        )
-        if hooked.attributes is attributes:
-            return hooked
-        # A hook that makes a request of its own must not lose what is bound for the run.
-        return replace(hooked, attributes={**hooked.attributes, **attributes})
 
-    def _turn(
-        self,
-        request: CreateRequest,
-        continuation: Continuation,
-        channel_request: ChannelRequest,
-        response: JsonObject,
-        *,
-        isolation: IsolationKeys,
-    ) -> Turn:
-        record = ResponseRecord(
-            key=RunKey(isolation.partition, RunId(str(response["id"]))),
-            status=RunStatus.QUEUED if request.background else RunStatus.IN_PROGRESS,
-            created_at=cast("int", response["created_at"]),
-            body=encode_json(response),
-            is_background=request.background,
-            is_streamed=request.stream,
-            is_stored=request.store,
-            previous_response_id=request.previous_response_id,
-            input=continuation.input,
-            context=continuation.context,
-            approvals=continuation.approvals,
-            call_ids=continuation.call_ids,
-        )
-        encoder = ResponseEncoder(
-            response,
-            options=self._encoder_options(request, continuation, channel_request),
-            clock=lambda: int(self._clock()),
-            events=request.stream or request.background,
-        )
-        return Turn(
-            record=record,
-            request=channel_request,
-            isolation=isolation,
-            encoder=encoder,
-            store=self._responses if request.store else self._unstored,
-            log=self._context.durable_log if request.background else self._context.run_log,
-            session=continuation.session,
-        )
-
-    def _check_tools(self, request: CreateRequest, channel_request: ChannelRequest) -> None:
-        """Refuse an offered tool with the name of one of the target's own: nobody could tell whose call it is."""
-        own = self._context.target.server_tools() & _offered_tools(channel_request)
-        for index, tool in enumerate(request.tools):
-            if tool.get("name") in own:
-                raise errors.duplicate_tool(f"tools[{index}].name", str(tool["name"]))
-
-    def _encoder_options(
-        self, request: CreateRequest, continuation: Continuation, channel_request: ChannelRequest
-    ) -> EncoderOptions:
-        """Tell the encoder whose call is whose: the caller's are those it declared and the operator let through."""
-        offered = _offered_tools(channel_request)
-        declared = {str(tool["name"]): tool for tool in request.client_tools}
-        return EncoderOptions(
-            client_tools=frozenset(n for n, tool in declared.items() if n in offered and tool["type"] == "function"),
-            custom_tools=frozenset(n for n, tool in declared.items() if n in offered and tool["type"] == "custom"),
-            server_tools=self._context.target.server_tools(),
-            allowed_tools=allowed_tool_names(request),
-            taken_ids=continuation.taken_ids,
-            server_calls=self.settings.server_calls,
-            server_label=self.settings.server_label or self._context.target.name,
-            reasoning=self.settings.reasoning,
-            include=request.include,
-            error_details=self.settings.error_details,
-        )
-
-
-def _offered_tools(request: ChannelRequest) -> frozenset[str]:
-    tools = cast("Sequence[object]", (request.options or {}).get("tools") or ())
-    return frozenset(tool.name for tool in tools if isinstance(tool, FunctionTool))
-
-
-def _id_factory(factory: ResponseIdFactory | None) -> Callable[[str | None], str]:
-    """Return a factory of valid response ids that takes the previous id, whatever the user's takes."""
-    if factory is None:
-        return lambda _: new_id("resp")
-    takes_previous = any(
-        parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL}
-        for parameter in inspect.signature(factory).parameters.values()
-    )
-
-    def make(previous: str | None) -> str:
-        made = factory(previous) if takes_previous else factory()  # type: ignore[call-arg]
-        if not isinstance(made, str) or not _RESPONSE_ID.match(made):
-            raise ConfigurationError(
-                "response_id_factory must return ids of letters, digits, '_' and '-', at most 256."
-            )
-        return made
-
-    return make
+def _hash(body: JsonObject) -> str:
+    """Return what tells bodies apart, whatever the order of their members."""
+    return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()

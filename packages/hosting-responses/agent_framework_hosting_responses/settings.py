@@ -28,8 +28,10 @@ class ResponsesSettings:
         max_body_bytes: Largest request body; larger ones get 413 before they are read.
         run_timeout: Seconds a run may take; `None` for no limit.
         cancel_grace: Seconds a cancelled agent gets to stop before its right to write is taken away.
-        max_responses: How many stored responses are kept in memory.
-        max_response_age: Seconds a response is kept in memory.
+        max_responses: How many stored responses are kept; `None` for 10,000 in memory and no limit in a database.
+        max_response_age: Seconds a stored response is kept after its end; `None` for no limit.
+        max_conversations: How many conversations are kept; `None` as for responses.
+        max_conversation_age: Seconds a conversation is kept after its last change; `None` for no limit.
     """
 
     server_calls: Literal["hide", "function_call", "mcp_call"] = "hide"
@@ -44,5 +46,7 @@ class ResponsesSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     run_timeout: float | None = None
     cancel_grace: float = 5.0
-    max_responses: int = 10_000
-    max_response_age: float = 30 * 86_400.0
+    max_responses: int | None = None
+    max_response_age: float | None = 30 * 86_400.0
+    max_conversations: int | None = None
+    max_conversation_age: float | None = None

@@ -389,7 +389,7 @@ ROUTES = [
             ("GET", "/responses/resp_1/output_items"),
             ("POST", "/v1/responses/compact"),
             ("POST", "/responses/input_tokens"),
-            ("GET", "/v1/conversations/conv_1"),
+            ("GET", "/v1/conversationz/conv_1"),
         )
     ),
     *(

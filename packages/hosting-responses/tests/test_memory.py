@@ -157,6 +157,20 @@ async def test_a_full_store_forgets_the_oldest_response() -> None:
     assert kept == made[1:]
 
 
+async def test_conversations_are_bounded_in_number_and_age() -> None:
+    by_number = ResponsesChannel(settings=ResponsesSettings(max_conversations=1))
+    by_age = ResponsesChannel(name="aged", path="/aged", settings=ResponsesSettings(max_conversation_age=-1))
+    host = AgentFrameworkHost(ScriptedAgent(["hello"]), channels=[by_number, by_age])
+    async with live.serve(host.app) as served:
+        made = [(await served.client.conversations.create()).id for _ in range(2)]
+        found = [(await served.http.get(f"/v1/conversations/{name}")).status_code for name in made]
+        aged = (await served.http.post("/aged/conversations", json={})).json()["id"]
+        gone = await served.http.get(f"/aged/conversations/{aged}")
+
+    assert found == [404, 200]
+    assert gone.status_code == 404
+
+
 @pytest.mark.parametrize("background", [False, True])
 async def test_a_response_that_runs_survives_a_full_store(background: bool) -> None:
     gate = Gate()

@@ -28,8 +28,11 @@ from agent_framework_hosting.testing.agents import Gate, ScriptedAgent
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesService, ResponsesSettings
 from agent_framework_hosting_responses.protocol.errors import RequestError
 from agent_framework_hosting_responses.service import Started
-from agent_framework_hosting_responses.stores.base import ResponseRecord
+from agent_framework_hosting_responses.state import ResponsesState
+from agent_framework_hosting_responses.stores.base import IdempotencyKey, ResponseRecord, ResponseStore
+from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
+from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
 
 SECONDS = 10.0
 MODES: list[dict[str, Any]] = [{}, {"stream": True}, {"background": True}, {"background": True, "stream": True}]
@@ -65,6 +68,10 @@ def context_of(agent: Any, *, log: MemoryRunLog | None = None, store: Any = None
         run_log=log,
         durable_log=log,
     )
+
+
+def state_with(responses: ResponseStore) -> ResponsesState:
+    return ResponsesState(responses=responses, conversations=MemoryConversationStore())
 
 
 async def ended(service: ResponsesService, started: Started) -> dict[str, Any]:
@@ -119,7 +126,7 @@ async def test_whatever_an_agent_raises_its_response_fails_and_the_host_lives(
 
     started = await service.create({"input": "q", **mode})
     response = await ended(service, started)
-    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+    events = [json.loads(payload) async for batch in log.follow(started.record.key) for _, payload in batch]
 
     assert response["status"] == "failed"
     assert response["error"]["code"] == "server_error"
@@ -148,9 +155,9 @@ class FailingStore(MemoryResponseStore):
             if self._calls in self._failing:
                 raise StoreUnavailable("secret")
 
-    async def begin(self, key: RunKey) -> Attempt | None:
+    async def begin(self, key: RunKey, *, owner: str = "") -> Attempt | None:
         self._called("begin")
-        return await super().begin(key)
+        return await super().begin(key, owner=owner)
 
     async def save(self, attempt: Attempt, record: ResponseRecord) -> None:
         self._called("save")
@@ -175,7 +182,7 @@ class FailingLog(MemoryRunLog):
 @pytest.mark.parametrize("method", ["begin", "save"])
 async def test_a_store_that_stays_away_lets_no_reader_wait(method: str, mode: dict[str, Any]) -> None:
     log = MemoryRunLog()
-    service = ResponsesService(context_of(ScriptedAgent(["hello"]), log=log), responses=FailingStore(method))
+    service = ResponsesService(context_of(ScriptedAgent(["hello"]), log=log), state=state_with(FailingStore(method)))
 
     started = await service.create({"input": "q", **mode})
     response = await ended(service, started)
@@ -187,7 +194,7 @@ async def test_a_store_that_stays_away_lets_no_reader_wait(method: str, mode: di
 
 @mode
 async def test_a_store_that_fails_once_costs_the_run_but_not_its_end(mode: dict[str, Any]) -> None:
-    service = ResponsesService(context_of(ScriptedAgent(["hello"])), responses=FailingStore("begin", times=1))
+    service = ResponsesService(context_of(ScriptedAgent(["hello"])), state=state_with(FailingStore("begin", times=1)))
 
     response = await ended(service, await service.create({"input": "q", **mode}))
 
@@ -198,11 +205,11 @@ async def test_a_store_that_fails_once_costs_the_run_but_not_its_end(mode: dict[
 async def test_an_end_that_could_not_be_stored_at_once_is_stored_as_it_was() -> None:
     log = MemoryRunLog()
     store = FailingStore("save", times=1)
-    service = ResponsesService(context_of(ScriptedAgent(["hello"]), log=log), responses=store)
+    service = ResponsesService(context_of(ScriptedAgent(["hello"]), log=log), state=state_with(store))
 
     started = await service.create({"input": "q", "stream": True})
     response = await ended(service, started)
-    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+    events = [json.loads(payload) async for batch in log.follow(started.record.key) for _, payload in batch]
 
     wire.check_stream(events)
     assert response["status"] == "completed"
@@ -224,11 +231,10 @@ async def test_a_log_that_stays_away_lets_no_reader_wait(first: int, mode: dict[
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_over_http_a_run_whose_end_cannot_be_stored_is_a_server_error(
-    stream: bool, monkeypatch: pytest.MonkeyPatch
+    stream: bool,
 ) -> None:
-    channel = ResponsesChannel()
+    channel = ResponsesChannel(state=state_with(FailingStore("save")))
     app = AgentFrameworkHost(ScriptedAgent(["hello"]), channels=[channel]).app
-    monkeypatch.setattr(channel.service, "_responses", FailingStore("save"))
     async with live.serve(app) as served:
         answer = await served.http.post("/responses", json={"input": "q", "stream": stream})
 
@@ -242,7 +248,7 @@ async def test_over_http_a_run_whose_end_cannot_be_stored_is_a_server_error(
 @mode
 async def test_a_named_session_that_cannot_be_stored_fails_the_run(mode: dict[str, Any]) -> None:
     class FullStore(MemorySessionStore):
-        async def put(self, partition: Any, key: Any, session: Any) -> None:
+        async def put(self, partition: Any, key: Any, session: Any, *, base: Any = None) -> None:
             if key.startswith("named:"):
                 raise OSError("disk full")
             await super().put(partition, key, session)
@@ -256,7 +262,7 @@ async def test_a_named_session_that_cannot_be_stored_fails_the_run(mode: dict[st
 
     started = await service.create({"input": "q", **mode})
     response = await ended(service, started)
-    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+    events = [json.loads(payload) async for batch in log.follow(started.record.key) for _, payload in batch]
 
     assert response["status"] == "failed"
     assert "disk full" not in json.dumps([response, events])
@@ -283,7 +289,9 @@ async def test_a_cancel_that_meets_the_stored_end_of_a_run_is_answered_with_it()
 
     log, store = MemoryRunLog(), SlowStore()
     service = ResponsesService(
-        context_of(ScriptedAgent(["hello"]), log=log), responses=store, settings=ResponsesSettings(cancel_grace=0.01)
+        context_of(ScriptedAgent(["hello"]), log=log),
+        state=state_with(store),
+        settings=ResponsesSettings(cancel_grace=0.01),
     )
 
     started = await service.create({"input": "q", "background": True})
@@ -294,7 +302,7 @@ async def test_a_cancel_that_meets_the_stored_end_of_a_run_is_answered_with_it()
     store.saving.open()
     cancelled = json.loads(await asyncio.wait_for(cancel, SECONDS))
     response = await ended(service, started)
-    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+    events = [json.loads(payload) async for batch in log.follow(started.record.key) for _, payload in batch]
 
     wire.check_stream(events)
     assert cancelled["status"] == "completed"
@@ -317,18 +325,19 @@ class SuspendingStore(MemoryResponseStore):
     async def _suspend(self) -> None:
         await ticks(self._random.randrange(4))
 
-    async def create(self, record: ResponseRecord) -> None:
+    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
         await self._suspend()
-        await super().create(record)
+        created = await super().create(record, context)
         await self._suspend()
+        return created
 
-    async def get(self, key: RunKey) -> ResponseRecord | None:
+    async def get(self, key: RunKey | IdempotencyKey) -> ResponseRecord | None:
         await self._suspend()
         return await super().get(key)
 
-    async def begin(self, key: RunKey) -> Attempt | None:
+    async def begin(self, key: RunKey, *, owner: str = "") -> Attempt | None:
         await self._suspend()
-        attempt = await super().begin(key)
+        attempt = await super().begin(key, owner=owner)
         await self._suspend()
         return attempt
 
@@ -368,7 +377,7 @@ class UnsteadyAgent(ScriptedAgent):
 async def disturb(service: ResponsesService, started: Started, random: Random) -> tuple[str, str]:
     """Do something to the run at some moment; return what, and the status that was answered."""
     await ticks(random.randrange(60))
-    response_id = started.turn.key.run_id
+    response_id = started.record.key.run_id
     what = random.choice(["cancel", "leave", "delete", "drain", "retrieve"])
     try:
         if what == "cancel":
@@ -395,7 +404,7 @@ async def test_whoever_meets_whom_a_run_has_one_end_and_everybody_is_told_the_sa
     settings = ResponsesSettings(
         cancel_grace=random.choice([0.0, 0.001, 1.0]), run_timeout=random.choice([None, None, 0.0, 0.001])
     )
-    service = ResponsesService(context, responses=SuspendingStore(random), settings=settings)
+    service = ResponsesService(context, state=state_with(SuspendingStore(random)), settings=settings)
     is_background = random.choice([True, False])
 
     started = await service.create({"input": "q", "stream": True, "background": is_background})
@@ -415,13 +424,13 @@ async def test_whoever_meets_whom_a_run_has_one_end_and_everybody_is_told_the_sa
     assert {status for what, status in answers if what == "cancel"} <= {
         final,
         "Cannot cancel a synchronous response.",
-        f"Response with id '{started.turn.key.run_id}' not found.",
+        f"Response with id '{started.record.key.run_id}' not found.",
     }
     assert (log._open, service._runs._turns) == ({}, {})
     if ("delete", "done") in answers:
-        assert log._closed.get(started.turn.key) is None
+        assert log._closed.get(started.record.key) is None
     else:
-        assert json.loads(await service.retrieve(started.turn.key.run_id))["status"] == final
+        assert json.loads(await service.retrieve(started.record.key.run_id))["status"] == final
 
 
 async def read(service: ResponsesService, started: Started) -> list[dict[str, Any]]:
@@ -455,7 +464,7 @@ async def test_a_run_that_the_shutdown_breaks_off_failed_and_was_not_cancelled(m
     await asyncio.wait_for(gate.reached.wait(), SECONDS)
     await asyncio.wait_for(context.engine.drain(0), SECONDS)
     response = await ended(service, started)
-    events = [json.loads(payload) async for batch in log.follow(started.turn.key) for _, payload in batch]
+    events = [json.loads(payload) async for batch in log.follow(started.record.key) for _, payload in batch]
 
     assert agent.runs[0].is_cancelled
     assert response["status"] == "failed"

@@ -27,8 +27,11 @@ from agent_framework_hosting_responses.protocol.query import ListQuery
 from agent_framework_hosting_responses.protocol.sse import frames
 from agent_framework_hosting_responses.service import ResponsesService, Started
 from agent_framework_hosting_responses.settings import ResponsesSettings
-from agent_framework_hosting_responses.stores.base import ResponseRecord
+from agent_framework_hosting_responses.state import ResponsesState
+from agent_framework_hosting_responses.stores.base import ResponseRecord, ResponseStore
+from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
+from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
 
 SECONDS = 10.0
 QUESTION: Any = {"input": "q"}
@@ -48,6 +51,10 @@ def context_of(
         run_log=log,
         durable_log=durable or log,
     )
+
+
+def state_with(responses: ResponseStore) -> ResponsesState:
+    return ResponsesState(responses=responses, conversations=MemoryConversationStore())
 
 
 async def answer(service: ResponsesService, body: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +131,7 @@ async def test_a_silent_run_gives_empty_batches() -> None:
 async def test_a_service_that_drains_takes_no_run_and_keeps_no_trace_of_it() -> None:
     context = context_of(ScriptedAgent(["hello"]))
     responses = MemoryResponseStore()
-    service = ResponsesService(context, responses=responses, response_id_factory=lambda: "resp_mine")
+    service = ResponsesService(context, state=state_with(responses), response_id_factory=lambda: "resp_mine")
     await context.engine.drain(0)
 
     with pytest.raises(RunError):
@@ -175,11 +182,12 @@ class SlowStore(MemoryResponseStore):
         super().__init__()
         self.order = order
 
-    async def create(self, record: ResponseRecord) -> None:
+    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
         await turns()
-        await super().create(record)
+        created = await super().create(record, context)
         self.order.append(f"store {record.status}")
         await turns()
+        return created
 
     async def save(self, attempt: Attempt, record: ResponseRecord) -> None:
         await turns()
@@ -222,7 +230,7 @@ async def test_a_state_is_stored_before_the_event_that_tells_of_it(
 ) -> None:
     order: list[str] = []
     log = WatchedLog(order)
-    service = ResponsesService(context_of(ScriptedAgent(steps), log=log), responses=SlowStore(order))
+    service = ResponsesService(context_of(ScriptedAgent(steps), log=log), state=state_with(SlowStore(order)))
     log.service = service
 
     started = await service.create({**QUESTION, "background": background, "stream": True})
@@ -243,7 +251,7 @@ async def test_a_state_is_stored_before_the_event_that_tells_of_it(
 async def test_a_cancelled_state_is_stored_before_its_readers_hear_of_it() -> None:
     order: list[str] = []
     gate, log = Gate(), WatchedLog(order)
-    service = ResponsesService(context_of(ScriptedAgent([gate]), log=log), responses=SlowStore(order))
+    service = ResponsesService(context_of(ScriptedAgent([gate]), log=log), state=state_with(SlowStore(order)))
     log.service = service
 
     started = await service.create({**QUESTION, "background": True})
@@ -257,7 +265,7 @@ async def test_a_cancelled_state_is_stored_before_its_readers_hear_of_it() -> No
 async def test_a_cancel_that_meets_the_end_of_a_run_gives_one_terminal_state() -> None:
     gate, log = Gate(), WatchedLog([])
     responses = SlowStore([])
-    service = ResponsesService(context_of(ScriptedAgent(["hello", gate]), log=log), responses=responses)
+    service = ResponsesService(context_of(ScriptedAgent(["hello", gate]), log=log), state=state_with(responses))
     log.service = service
 
     started = await service.create({**QUESTION, "background": True})
@@ -274,7 +282,7 @@ async def test_a_cancel_that_meets_the_end_of_a_run_gives_one_terminal_state() -
 
 async def test_a_session_store_that_fails_fails_the_run() -> None:
     class BrokenStore(MemorySessionStore):
-        async def put(self, partition: Any, key: Any, session: AgentSession) -> None:
+        async def put(self, partition: Any, key: Any, session: AgentSession, *, base: Any = None) -> None:
             raise OSError("disk full")
 
     for body in (QUESTION, {**QUESTION, "stream": True}, {**QUESTION, "background": True}):
@@ -295,7 +303,7 @@ async def test_two_thousand_answers_leave_no_logs_and_no_turns_behind() -> None:
     service = ResponsesService(
         context_of(ScriptedAgent(["hello"]), log=log, store=sessions),
         settings=replace(ResponsesSettings(), max_responses=50),
-        responses=(responses := MemoryResponseStore(max_entries=50)),
+        state=state_with(responses := MemoryResponseStore(max_entries=50)),
     )
     before = count_of("Turn")
 
@@ -313,7 +321,9 @@ async def test_two_thousand_answers_leave_no_logs_and_no_turns_behind() -> None:
 
 async def test_deleting_a_response_deletes_its_session_and_its_log() -> None:
     log, sessions, responses = MemoryRunLog(), MemorySessionStore(), MemoryResponseStore()
-    service = ResponsesService(context_of(ScriptedAgent(["hello"]), log=log, store=sessions), responses=responses)
+    service = ResponsesService(
+        context_of(ScriptedAgent(["hello"]), log=log, store=sessions), state=state_with(responses)
+    )
     started = await service.create({**QUESTION, "background": True})
     response = json.loads(await asyncio.wait_for(service.result(started), SECONDS))
     before = (len(responses), len(sessions._sessions), len(log._closed))

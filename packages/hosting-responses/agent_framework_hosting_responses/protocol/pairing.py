@@ -21,6 +21,14 @@ CallKey: TypeAlias = tuple[str, JsonValue]
 """Type and `call_id` of a call."""
 
 
+_LOOKS_BACK: Final = {*CALL_OF_OUTPUT, "mcp_approval_response", "item_reference"}
+
+
+def refers_back(items: Sequence[JsonObject]) -> bool:
+    """Whether any of the request's own `items` needs the context before them: an output, an answer or a reference."""
+    return any(item.get("type") in _LOOKS_BACK for item in items)
+
+
 def check_pairing(
     items: Sequence[JsonObject],
     context: Sequence[JsonObject],
@@ -28,7 +36,7 @@ def check_pairing(
     must_answer: Sequence[JsonObject],
     asked: Collection[str],
 ) -> None:
-    """Check that the request's own `items` fit the `context` before them.
+    """Check that the request's own `items` fit the `context` before them, which may be empty unless they refer back.
 
     `must_answer` are the items of the previous response, if that response finished: what they ask for has to be answered.
     `asked` are the ids of the approval requests that the server itself has put out in this context. An approval request

@@ -27,6 +27,13 @@ class ConversationKey(NamedTuple):
     conversation_id: ConversationId
 
 
+class IdempotencyKey(NamedTuple):
+    """Name a response by what its creator called it (`Idempotency-Key`)."""
+
+    partition: Partition
+    key: str
+
+
 class UnknownConversation(StoreError):  # noqa: N818  what it says
     """There is no such conversation in this partition."""
 
@@ -69,6 +76,11 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
     has_session: bool = False
 
     @property
+    def creator_key(self) -> IdempotencyKey | None:
+        """What its creator called it."""
+        return None if self.idempotency_key is None else IdempotencyKey(self.key.partition, self.idempotency_key)
+
+    @property
     def conversation_key(self) -> ConversationKey | None:
         """The conversation it belongs to."""
         if self.conversation_id is None:
@@ -97,7 +109,7 @@ class ResponseStore(Protocol):
     async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
         """Store a new response, which continues from `context`. A record that is terminal already is stored whole.
 
-        Returns the response that was made with the same idempotency key before, and stores nothing then. A response in a
+        Returns the response that has the same idempotency key already, and stores nothing then. A response in a
         conversation takes the conversation's lock until it is terminal or deleted; one that is terminal already
         appends its items, as `save` does.
 
@@ -108,7 +120,7 @@ class ResponseStore(Protocol):
         """
         ...
 
-    async def get(self, key: RunKey) -> ResponseRecord | None:
+    async def get(self, key: RunKey | IdempotencyKey) -> ResponseRecord | None:
         """Return the response, `None` if it is unknown, deleted or expired."""
         ...
 
@@ -250,3 +262,7 @@ class ConversationLocks(Protocol):
         Does nothing if the response does not have the conversation any more, or the conversation is gone.
         """
         ...
+
+
+class Conversations(ConversationStore, ConversationItems, ConversationLocks, Protocol):
+    """Everything about conversations, as one object: what a host is given."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
+from agent_framework_hosting.stores.base import SessionKey
+
 from ..protocol.json import JsonObject
 
 
@@ -64,3 +66,8 @@ class Context:
 
 EMPTY: Final = Context(())
 """The context of a first request."""
+
+
+def response_session_key(response_id: str) -> SessionKey:
+    """Return the key of the session snapshot that belongs to a response."""
+    return SessionKey(f"response:{response_id}")

@@ -4,71 +4,135 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from agent_framework_hosting.errors import AlreadyExists, StaleWrite
-from agent_framework_hosting.runs.base import Attempt, RunKey
+from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
 from agent_framework_hosting.stores.memory import BoundedDict
 
-from .base import ResponseRecord
+from .base import ConversationLocks, IdempotencyKey, ResponseRecord, UnknownConversation
+from .context import Context
+
+
+class _Entry(NamedTuple):
+    """A response, and the context it started from: held by reference, so it lives as long as anything continues it."""
+
+    record: ResponseRecord
+    before: Context | None
 
 
 class MemoryResponseStore:
     """Running responses, and at most `max_entries` terminal ones, each for at most `max_age` seconds after its end.
 
     A response that runs is never forgotten: its run could not be finished and its readers would wait for ever.
+    `conversations` has the locks of the conversations that responses may belong to.
     """
 
     def __init__(
-        self, *, max_entries: int = 10_000, max_age: float = 30 * 86_400.0, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        conversations: ConversationLocks | None = None,
+        max_entries: int = 10_000,
+        max_age: float = 30 * 86_400.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._running: dict[RunKey, ResponseRecord] = {}
-        self._terminal: BoundedDict[RunKey, ResponseRecord] = BoundedDict(
-            max_entries=max_entries, max_age=max_age, clock=clock
+        self._conversations = conversations
+        self._running: dict[RunKey, _Entry] = {}
+        self._terminal: BoundedDict[RunKey, _Entry] = BoundedDict(
+            max_entries=max_entries, max_age=max_age, clock=clock, on_evict=self._forget
         )
+        self._named: dict[IdempotencyKey, RunKey] = {}
 
     def __len__(self) -> int:
         return len(self._running) + len(self._terminal)
 
-    async def create(self, record: ResponseRecord) -> None:
+    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
         """Store a new response. See `ResponseStore.create`."""
+        creator_key = record.creator_key
+        if creator_key is not None and (known := await self.get(creator_key)) is not None:
+            return known
         if self._find(record.key) is not None:
             raise AlreadyExists("A response with this id exists.")
-        self._put(record)
+        # Before the lock is waited for: the id is taken from here on.
+        self._running[record.key] = _Entry(record, context)
+        if creator_key is not None:
+            self._named[creator_key] = record.key
+        try:
+            if record.conversation_id is not None:
+                await self._locks.lock(record)
+                if record.status.is_terminal:
+                    await self._locks.finish(record)
+        except BaseException:
+            self._running.pop(record.key, None)
+            self._forget(record.key, _Entry(record, context))
+            raise
+        self._put(_Entry(record, context))
+        return None
 
-    async def get(self, key: RunKey) -> ResponseRecord | None:
+    async def get(self, key: RunKey | IdempotencyKey) -> ResponseRecord | None:
         """Return the response. See `ResponseStore.get`."""
-        return self._find(key)
+        run_key = self._named.get(key) if isinstance(key, IdempotencyKey) else key
+        entry = None if run_key is None else self._find(run_key)
+        return None if entry is None else entry.record
 
-    async def begin(self, key: RunKey) -> Attempt | None:
+    async def begin(self, key: RunKey, *, owner: str = "") -> Attempt | None:
         """Start the next attempt. See `ResponseStore.begin`."""
-        record = self._running.get(key)
-        if record is None:
+        entry = self._running.get(key)
+        if entry is None:
             return None
-        attempt = Attempt(key, record.attempt + 1)
-        self._running[key] = replace(record, attempt=attempt.number)
+        attempt = Attempt(key, entry.record.attempt + 1)
+        self._running[key] = entry._replace(record=replace(entry.record, attempt=attempt.number, owner=owner))
         return attempt
 
     async def save(self, attempt: Attempt, record: ResponseRecord) -> None:
         """Replace the response by its next state. See `ResponseStore.save`."""
-        current = self._running.get(attempt.key)
-        if current is None or current.attempt != attempt.number:
-            raise StaleWrite("The response is terminal or gone, or a later attempt has begun.")
-        self._put(replace(record, attempt=attempt.number))
+        entry = self._current(attempt)
+        if record.conversation_id is not None and record.status.is_terminal:
+            await self._locks.finish(record)
+            entry = self._current(attempt)
+        self._put(entry._replace(record=replace(record, attempt=attempt.number, owner=entry.record.owner)))
 
     async def delete(self, key: RunKey) -> bool:
-        """Forget the response. See `ResponseStore.delete`."""
+        """Erase the response. See `ResponseStore.delete`."""
         running = self._running.pop(key, None)
-        terminal = self._terminal.pop(key)
-        return running is not None or terminal is not None
+        entry = running or self._terminal.pop(key)
+        if entry is None:
+            return False
+        self._forget(key, entry)
+        if running is not None and running.record.conversation_id is not None:
+            await self._locks.finish(replace(running.record, status=RunStatus.FAILED))
+        return True
 
-    def _find(self, key: RunKey) -> ResponseRecord | None:
+    async def context(self, key: RunKey) -> Context | None:
+        """Return the context that ends with the response. See `ResponseStore.context`."""
+        entry = self._find(key)
+        return None if entry is None else entry.record.context_after(entry.before)
+
+    @property
+    def _locks(self) -> ConversationLocks:
+        if self._conversations is None:
+            raise UnknownConversation("This store knows no conversations.")
+        return self._conversations
+
+    def _current(self, attempt: Attempt) -> _Entry:
+        entry = self._running.get(attempt.key)
+        if entry is None or entry.record.attempt != attempt.number:
+            raise StaleWrite("The response is terminal or gone, or a later attempt has begun.")
+        return entry
+
+    def _find(self, key: RunKey) -> _Entry | None:
         return self._running.get(key) or self._terminal.get(key)
 
-    def _put(self, record: ResponseRecord) -> None:
-        if record.status.is_terminal:
-            self._running.pop(record.key, None)
-            self._terminal.set(record.key, record)
+    def _put(self, entry: _Entry) -> None:
+        key = entry.record.key
+        if entry.record.status.is_terminal:
+            self._running.pop(key, None)
+            self._terminal.set(key, entry)
         else:
-            self._running[record.key] = record
+            self._running[key] = entry
+
+    def _forget(self, key: RunKey, entry: _Entry) -> None:
+        if (creator_key := entry.record.creator_key) is not None and self._named.get(creator_key) == key:
+            del self._named[creator_key]

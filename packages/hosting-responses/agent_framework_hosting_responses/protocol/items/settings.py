@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -22,7 +23,7 @@ class EncoderOptions(msgspec.Struct, frozen=True, kw_only=True):
     allowed_tools: frozenset[str] | None = None
     """The hard rule of `tool_choice`: calls to other client tools are not emitted."""
 
-    taken_ids: frozenset[str] = frozenset()
+    taken_ids: Collection[str] = frozenset()
     """Ids of items and calls that the context has already: this response uses none of them again (contract §3.8)."""
 
     server_calls: Literal["hide", "function_call", "mcp_call"] = "hide"

@@ -1,0 +1,80 @@
+"""What a channel keeps, and where: in memory, in the host's database, or in stores of the user's own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from agent_framework_hosting.context import ChannelContext
+from agent_framework_hosting.stores.base import Prunable, Retention
+
+from .recovery import Recovery
+from .settings import ResponsesSettings
+from .stores.base import Conversations, ResponseStore
+from .stores.held import HeldResponses
+from .stores.memory import MemoryResponseStore
+from .stores.memory_conversations import MemoryConversationStore
+
+_IN_MEMORY = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponsesState:
+    """The stores of one channel.
+
+    Bring your own with `ResponsesChannel(state=ResponsesState(responses=…, conversations=…))`: `save` of the response store
+    must append to the conversations of the conversation store. `one_shots` holds foreground one-shot responses while
+    they run, and writes them into `responses` when they have ended; by default they are in `responses` from the start.
+    """
+
+    responses: ResponseStore
+    conversations: Conversations
+    one_shots: ResponseStore | None = None
+    prunable: tuple[Prunable, ...] = ()
+    recovery: Recovery | None = None
+
+
+def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesState:
+    """Return the stores that the host's state calls for: in its database, or in memory without one."""
+    if context.database is None:
+        conversations = memory_conversations(settings)
+        responses = memory_responses(settings, conversations)
+        return ResponsesState(responses=responses, conversations=conversations)
+    # Only here: SQLAlchemy is an optional dependency.
+    from .stores.sql_conversations import SqlConversationStore  # noqa: PLC0415
+    from .stores.sql_responses import SqlResponseStore  # noqa: PLC0415
+
+    kept_conversations = SqlConversationStore(
+        context.database,
+        retention=Retention(max_age=settings.max_conversation_age, max_entries=settings.max_conversations),
+    )
+    kept_responses = SqlResponseStore(
+        context.database, retention=Retention(max_age=settings.max_response_age, max_entries=settings.max_responses)
+    )
+    return ResponsesState(
+        responses=kept_responses,
+        conversations=kept_conversations,
+        one_shots=HeldResponses(kept_responses),
+        prunable=(kept_responses, kept_conversations),
+        recovery=Recovery(kept_responses, kept_conversations, owner=context.owner),
+    )
+
+
+def memory_conversations(settings: ResponsesSettings) -> MemoryConversationStore:
+    """Return a store of conversations in memory, bounded as the settings say."""
+    return MemoryConversationStore(
+        max_entries=settings.max_conversations or _IN_MEMORY, max_age=_seconds(settings.max_conversation_age)
+    )
+
+
+def memory_responses(settings: ResponsesSettings, conversations: Conversations) -> MemoryResponseStore:
+    """Return a store of responses in memory, bounded as the settings say."""
+    return MemoryResponseStore(
+        conversations=conversations,
+        max_entries=settings.max_responses or _IN_MEMORY,
+        max_age=_seconds(settings.max_response_age),
+    )
+
+
+def _seconds(age: float | None) -> float:
+    return math.inf if age is None else age
