@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import re
 import time
 from collections.abc import Callable
@@ -37,6 +38,10 @@ _MAX_PER_CHAIN: Final = 100
 # Fits into an index of PostgreSQL, and has no NUL and no lone surrogate, which databases refuse.
 _STORABLE: Final = re.compile(r"[\x01-\ud7ff\ue000-\U0010ffff]{0,500}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+# What pickling raises for a lock, a lambda, a generator, a cycle, a class of a function's own.
+_NOT_STORABLE: Final = (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError)
 
 
 class SqlCheckpoints:
@@ -222,8 +227,7 @@ def _check_id(checkpoint_id: str) -> None:
 def _encoded(checkpoint: WorkflowCheckpoint) -> bytes:
     try:
         encoded = json.dumps(encode_checkpoint_value(checkpoint.to_dict()), separators=(",", ":")).encode()
-    except Exception as error:
-        # An application's own types may raise whatever they like when they are pickled.
+    except _NOT_STORABLE as error:
         raise WorkflowCheckpointException("The checkpoint holds something that cannot be stored.") from error
     # Better refused now than found to be unreadable when the conversation is to go on.
     _decoded(encoded)
