@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
 
+from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.schema import SchemaPart
+from agent_framework_hosting.stores.base import Prunable, Retention
 
 metadata = sa.MetaData()
+
+IS_RUNNING: Final = sa.text("status IN ('queued', 'in_progress')")
+"""Responses that have not ended. Written out: databases use an index of some rows only if they see the condition."""
+
+# Indexes of the few rows that have a value: every index costs every write.
+_CONTINUES: Final = sa.text("previous_response_id IS NOT NULL")
+_IS_NAMED: Final = sa.text("idempotency_key IS NOT NULL")
+_IS_TAKEN: Final = sa.text("running_owner IS NOT NULL")
 
 responses = sa.Table(
     "afhost_responses",
@@ -34,15 +45,29 @@ responses = sa.Table(
     sa.Column("conversation_position", sa.BigInteger),
     sa.Column("idempotency_key", sa.Text),
     sa.Column("request_hash", sa.Text),
-    # JSON. `body` holds the output too; a tombstone has no body but an output.
+    # JSON. `body` stops where the output comes last in it; a tombstone has none at all.
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("input", sa.LargeBinary, nullable=False),
-    sa.Column("output", sa.LargeBinary),
+    sa.Column("output", sa.LargeBinary, nullable=False),
+    # Answers to approval requests, the agent's own call ids.
     sa.Column("notes", sa.LargeBinary),
-    sa.Index("afhost_responses_previous", "partition", "previous_response_id"),
-    sa.Index("afhost_responses_idempotency", "partition", "idempotency_key", unique=True),
-    sa.Index("afhost_responses_age", "stored_at"),
-    sa.Index("afhost_responses_status", "status"),
+    sa.Index(
+        "afhost_responses_previous",
+        "partition",
+        "previous_response_id",
+        sqlite_where=_CONTINUES,
+        postgresql_where=_CONTINUES,
+    ),
+    sa.Index(
+        "afhost_responses_idempotency",
+        "partition",
+        "idempotency_key",
+        unique=True,
+        sqlite_where=_IS_NAMED,
+        postgresql_where=_IS_NAMED,
+    ),
+    sa.Index("afhost_responses_age", "is_deleted", "stored_at"),
+    sa.Index("afhost_responses_running", "owner", sqlite_where=IS_RUNNING, postgresql_where=IS_RUNNING),
 )
 
 conversations = sa.Table(
@@ -55,7 +80,7 @@ conversations = sa.Table(
     sa.Column("metadata", sa.LargeBinary, nullable=False),
     # The position of the next item; items are never renumbered.
     sa.Column("next_position", sa.BigInteger, nullable=False),
-    # How many deletions of items there have been: whoever has read the items before must read them again.
+    # Another number after every removal of an item: whoever has read the items before must read them again.
     sa.Column("generation", sa.Integer, nullable=False),
     # The response that runs in it, and in which process.
     sa.Column("running_response_id", sa.Text),
@@ -64,7 +89,7 @@ conversations = sa.Table(
     sa.Column("session_response_id", sa.Text),
     sa.Column("known_position", sa.BigInteger, nullable=False),
     sa.Index("afhost_conversations_age", "stored_at"),
-    sa.Index("afhost_conversations_running", "running_owner"),
+    sa.Index("afhost_conversations_running", "running_owner", sqlite_where=_IS_TAKEN, postgresql_where=_IS_TAKEN),
 )
 
 conversation_items = sa.Table(
@@ -75,10 +100,20 @@ conversation_items = sa.Table(
     sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("item_id", sa.Text, nullable=False),
     sa.Column("item", sa.LargeBinary, nullable=False),
+    # The response whose input or output it is; NULL if it came through the items API.
+    sa.Column("response_id", sa.Text),
     # What the context needs besides the item: the answer to an approval request, the agent's own call id.
     sa.Column("notes", sa.LargeBinary),
     sa.Index("afhost_conversation_items_id", "partition", "conversation_id", "item_id", unique=True),
 )
 
-SCHEMA: Final = SchemaPart("responses", metadata, Path(__file__).parent / "versions")
+
+def _stores(database: Database, retention: Retention) -> Sequence[Prunable]:
+    from .sql_conversations import SqlConversationStore  # noqa: PLC0415  they import the tables
+    from .sql_responses import SqlResponseStore  # noqa: PLC0415  as above
+
+    return SqlResponseStore(database, retention=retention), SqlConversationStore(database, retention=retention)
+
+
+SCHEMA: Final = SchemaPart("responses", metadata, Path(__file__).parent / "versions", _stores)
 """The channel's part of the schema."""

@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("item_id", sa.Text(), nullable=False),
         sa.Column("item", sa.LargeBinary(), nullable=False),
+        sa.Column("response_id", sa.Text(), nullable=True),
         sa.Column("notes", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("partition", "conversation_id", "position"),
     )
@@ -43,7 +44,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("afhost_conversations", schema=None) as batch_op:
         batch_op.create_index("afhost_conversations_age", ["stored_at"], unique=False)
-        batch_op.create_index("afhost_conversations_running", ["running_owner"], unique=False)
+        batch_op.create_index(
+            "afhost_conversations_running",
+            ["running_owner"],
+            unique=False,
+            sqlite_where=sa.text("running_owner IS NOT NULL"),
+            postgresql_where=sa.text("running_owner IS NOT NULL"),
+        )
 
     op.create_table(
         "afhost_responses",
@@ -65,12 +72,30 @@ def upgrade() -> None:
         sa.Column("request_hash", sa.Text(), nullable=True),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("input", sa.LargeBinary(), nullable=False),
-        sa.Column("output", sa.LargeBinary(), nullable=True),
+        sa.Column("output", sa.LargeBinary(), nullable=False),
         sa.Column("notes", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("partition", "id"),
     )
     with op.batch_alter_table("afhost_responses", schema=None) as batch_op:
-        batch_op.create_index("afhost_responses_age", ["stored_at"], unique=False)
-        batch_op.create_index("afhost_responses_idempotency", ["partition", "idempotency_key"], unique=True)
-        batch_op.create_index("afhost_responses_previous", ["partition", "previous_response_id"], unique=False)
-        batch_op.create_index("afhost_responses_status", ["status"], unique=False)
+        batch_op.create_index("afhost_responses_age", ["is_deleted", "stored_at"], unique=False)
+        batch_op.create_index(
+            "afhost_responses_idempotency",
+            ["partition", "idempotency_key"],
+            unique=True,
+            sqlite_where=sa.text("idempotency_key IS NOT NULL"),
+            postgresql_where=sa.text("idempotency_key IS NOT NULL"),
+        )
+        batch_op.create_index(
+            "afhost_responses_previous",
+            ["partition", "previous_response_id"],
+            unique=False,
+            sqlite_where=sa.text("previous_response_id IS NOT NULL"),
+            postgresql_where=sa.text("previous_response_id IS NOT NULL"),
+        )
+        batch_op.create_index(
+            "afhost_responses_running",
+            ["owner"],
+            unique=False,
+            sqlite_where=sa.text("status IN ('queued', 'in_progress')"),
+            postgresql_where=sa.text("status IN ('queued', 'in_progress')"),
+        )

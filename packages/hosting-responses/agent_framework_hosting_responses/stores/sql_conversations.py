@@ -1,0 +1,535 @@
+"""Conversations in a SQL database, and what transactions of responses do to them.
+
+One row says where a conversation stands; whoever appends, removes or deletes changes it first, so that processes wait
+for each other at that row. Positions only grow: an item gets the next one, and a removal takes one too, so that a response
+that began before it can see that its session knows something else than the conversation.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, cast
+
+import sqlalchemy as sa
+
+from agent_framework_hosting.errors import AlreadyExists, StoreError
+from agent_framework_hosting.isolation import Partition
+from agent_framework_hosting.runs.base import RunStatus
+from agent_framework_hosting.sql.database import Database
+from agent_framework_hosting.stores.base import Retention, StoreStats
+
+from ..protocol.ids import new_item_id
+from ..protocol.json import JsonObject, encode_json
+from ..protocol.query import ListQuery
+from .base import (
+    ConversationHead,
+    ConversationId,
+    ConversationKey,
+    ConversationLocked,
+    ConversationRecord,
+    ResponseRecord,
+    UnknownConversation,
+)
+from .context import EMPTY, Context
+from .context_cache import MAX_BYTES, SizedCache, size_of
+from .rows import decode_json, decode_notes, is_text, item_columns, key_text
+from .tables import IS_RUNNING, conversation_items, conversations, responses
+
+_NEWEST: Final = 2**62
+
+_THIS = sa.and_(conversations.c.partition == sa.bindparam("p"), conversations.c.id == sa.bindparam("c"))
+_ITEMS = sa.and_(
+    conversation_items.c.partition == sa.bindparam("p"), conversation_items.c.conversation_id == sa.bindparam("c")
+)
+_IS_ITEM = sa.and_(_ITEMS, conversation_items.c.item_id == sa.bindparam("item"))
+_WINDOW = sa.and_(
+    _ITEMS, conversation_items.c.position >= sa.bindparam("low"), conversation_items.c.position < sa.bindparam("high")
+)
+
+_GET = sa.select(conversations.c.created_at, conversations.c.metadata).where(_THIS)
+_EXISTS = sa.select(conversations.c.next_position).where(_THIS)
+_UPDATE = (
+    sa.update(conversations)
+    .where(_THIS)
+    .values(metadata=sa.bindparam("new_metadata"), stored_at=sa.bindparam("now"))
+    .returning(conversations.c.created_at, conversations.c.metadata)
+)
+_DELETE = sa.delete(conversations).where(_THIS)
+_DELETE_ITEMS = sa.delete(conversation_items).where(_ITEMS)
+_INSERT_ITEMS = sa.insert(conversation_items)
+
+_LOCK = (
+    sa.update(conversations)
+    .where(
+        _THIS,
+        sa.or_(
+            conversations.c.running_response_id.is_(None),
+            conversations.c.running_response_id == sa.bindparam("response"),
+        ),
+    )
+    .values(running_response_id=sa.bindparam("response"), running_owner=sa.bindparam("owner"))
+)
+_IS_RUNNER = sa.and_(_THIS, conversations.c.running_response_id == sa.bindparam("response"))
+_UNLOCK = sa.update(conversations).where(_IS_RUNNER).values(running_response_id=None, running_owner=None)
+_HAND_OVER = sa.update(conversations).where(_IS_RUNNER).values(running_owner=sa.bindparam("owner"))
+
+# The session of a response knows the whole conversation only if nothing has happened in it since the response began.
+_NOTHING_SINCE = conversations.c.next_position == sa.bindparam("expected", type_=sa.BigInteger)
+_COUNT = sa.bindparam("count", type_=sa.BigInteger)
+_FINISH = (
+    sa.update(conversations)
+    .where(_IS_RUNNER)
+    .values(
+        running_response_id=None,
+        running_owner=None,
+        stored_at=sa.bindparam("now"),
+        next_position=conversations.c.next_position + _COUNT,
+        session_response_id=sa.case(
+            (_NOTHING_SINCE, sa.bindparam("response", type_=sa.Text)), else_=conversations.c.session_response_id
+        ),
+        known_position=sa.case(
+            (_NOTHING_SINCE, conversations.c.next_position + _COUNT), else_=conversations.c.known_position
+        ),
+    )
+    .returning(conversations.c.next_position)
+)
+_NO_POSITION: Final = -1
+
+_APPEND = (
+    sa.update(conversations)
+    .where(_THIS)
+    .values(next_position=conversations.c.next_position + _COUNT, stored_at=sa.bindparam("now"))
+    .returning(conversations.c.next_position)
+)
+_TAKEN = sa.select(conversation_items.c.item_id).where(
+    _ITEMS, conversation_items.c.item_id.in_(sa.bindparam("ids", expanding=True))
+)
+
+_POSITION = sa.select(conversation_items.c.position).where(_IS_ITEM)
+_ITEM = sa.select(conversation_items.c.item).where(_IS_ITEM)
+_REMOVED = sa.bindparam("removed", type_=sa.BigInteger)
+_NOTE_REMOVAL = (
+    sa.update(conversations)
+    .where(_THIS)
+    .values(
+        generation=conversations.c.generation + 1,
+        next_position=conversations.c.next_position + 1,
+        stored_at=sa.bindparam("now"),
+        session_response_id=sa.case(
+            (conversations.c.known_position > _REMOVED, None), else_=conversations.c.session_response_id
+        ),
+        known_position=sa.case((conversations.c.known_position > _REMOVED, 0), else_=conversations.c.known_position),
+    )
+)
+_REMOVE = sa.delete(conversation_items).where(_IS_ITEM)
+
+_PAGES: Final = {
+    order: sa.select(conversation_items.c.item).where(_WINDOW).order_by(by).limit(sa.bindparam("most"))
+    for order, by in (("asc", conversation_items.c.position.asc()), ("desc", conversation_items.c.position.desc()))
+}
+_CONTENT = (
+    sa.select(conversation_items.c.item, conversation_items.c.notes, conversation_items.c.response_id)
+    .where(_WINDOW)
+    .order_by(conversation_items.c.position)
+)
+_UNKNOWN = (
+    sa.select(sa.func.count())
+    .where(
+        conversation_items.c.partition == conversations.c.partition,
+        conversation_items.c.conversation_id == conversations.c.id,
+        conversation_items.c.position >= conversations.c.known_position,
+    )
+    .scalar_subquery()
+)
+_HEAD = sa.select(
+    conversations.c.generation,
+    conversations.c.next_position,
+    conversations.c.session_response_id,
+    _UNKNOWN.label("unknown"),
+).where(_THIS)
+
+_RUNS = sa.exists().where(
+    responses.c.partition == conversations.c.partition,
+    responses.c.id == conversations.c.running_response_id,
+    responses.c.is_deleted.is_(sa.false()),
+    IS_RUNNING,
+)
+_RELEASE = (
+    sa.update(conversations)
+    .where(conversations.c.running_owner == sa.bindparam("owner"), ~_RUNS)
+    .values(running_response_id=None, running_owner=None)
+)
+
+_IDLE = conversations.c.running_response_id.is_(None)
+_OLDEST = (
+    sa.select(conversations.c.partition, conversations.c.id)
+    .where(_IDLE)
+    .order_by(conversations.c.stored_at)
+    .limit(sa.bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_EXPIRED = _OLDEST.where(conversations.c.stored_at < sa.bindparam("before"))
+_COUNT_ALL = sa.select(sa.func.count(), sa.func.min(conversations.c.stored_at)).select_from(conversations)
+_ITEM_BYTES = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(conversation_items.c.item)), 0))
+
+
+# --- In transactions of responses --------------------------------------------------------------------------------
+
+
+def lock(connection: sa.Connection, record: ResponseRecord) -> None:
+    """Take the conversation of `record` for it. See `ConversationLocks.lock`."""
+    names = {**_names(record.conversation_key), "response": record.key.run_id, "owner": record.owner}
+    if connection.execute(_LOCK, names).rowcount:
+        return
+    if connection.execute(_EXISTS, names).first() is None:
+        raise UnknownConversation("There is no such conversation.")
+    raise ConversationLocked("Another response runs in the conversation.")
+
+
+def finish(connection: sa.Connection, record: ResponseRecord, *, now: float) -> None:
+    """Give the conversation back, and append the items of a good end. See `ConversationLocks.finish`."""
+    names = _names(record.conversation_key)
+    is_kept = record.status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
+    count = len(record.input) + len(record.output) if is_kept else 0
+    values = {
+        "response": record.key.run_id,
+        "now": now,
+        "count": count,
+        "expected": record.conversation_position if is_kept and record.has_session else _NO_POSITION,
+    }
+    end = connection.execute(_FINISH, {**names, **values}).scalar()
+    if end is None or not count:
+        return
+    items = _with_free_ids(connection, names, record)
+    columns = item_columns(items, approvals=record.approvals, call_ids=record.call_ids)
+    _insert(connection, names, columns, first=end - count, response_id=record.key.run_id)
+
+
+def unlock(connection: sa.Connection, record_names: Mapping[str, object]) -> None:
+    """Give a conversation back without a word; `record_names` are `p`, `c` and `response`."""
+    connection.execute(_UNLOCK, record_names)
+
+
+def hand_over(connection: sa.Connection, record_names: Mapping[str, object], *, owner: str) -> None:
+    """Say which process runs the response now that has the conversation."""
+    connection.execute(_HAND_OVER, {**record_names, "owner": owner})
+
+
+def items_before(connection: sa.Connection, key: ConversationKey, position: int) -> Context:
+    """Return the items of the conversation below the position as a context."""
+    rows = connection.execute(_CONTENT, {**_names(key), "low": 0, "high": position}).all()
+    return _extended(EMPTY, rows)
+
+
+def _with_free_ids(connection: sa.Connection, names: Mapping[str, object], record: ResponseRecord) -> list[JsonObject]:
+    """Return what a response has brought, with new ids for items whose ids are taken.
+
+    Clients send items again or refer to them, and a run that has ended must not fail for that.
+    """
+    # The output first, for its ids are on the wire already.
+    items = (*record.output, *record.input)
+    keys = sorted({_key(item) for item in items})
+    taken = set(connection.execute(_TAKEN, {**names, "ids": keys}).scalars())
+    free: list[JsonObject] = []
+    for item in items:
+        is_taken = _key(item) in taken
+        free.append({**item, "id": new_item_id(str(item["type"]))} if is_taken else item)
+        taken.add(_key(free[-1]))
+    outputs = len(record.output)
+    return [*free[outputs:], *free[:outputs]]
+
+
+def _key(item: JsonObject) -> str:
+    return key_text(str(item["id"]))
+
+
+def _insert(
+    connection: sa.Connection,
+    names: Mapping[str, object],
+    columns: Sequence[Mapping[str, object]],
+    *,
+    first: int,
+    response_id: str | None = None,
+) -> None:
+    place = {"partition": names["p"], "conversation_id": names["c"], "response_id": response_id}
+    rows = [{**place, **column, "position": first + index} for index, column in enumerate(columns)]
+    connection.execute(_INSERT_ITEMS, rows)
+
+
+def _extended(context: Context, rows: Sequence[Any]) -> Context:
+    """Return the context with the items of `rows` after it, one node for each response."""
+    for response_id, group in groupby(rows, key=attrgetter("response_id")):
+        items: list[JsonObject] = []
+        approvals: dict[str, JsonObject] = {}
+        call_ids: dict[str, str] = {}
+        for row in group:
+            items.append(decode_json(row.item))
+            notes = decode_notes(row.notes)
+            approvals.update(notes.approvals)
+            call_ids.update(notes.call_ids)
+        parent = context if context.length else None
+        context = Context(items, parent=parent, response_id=response_id, approvals=approvals, call_ids=call_ids)
+    return context
+
+
+def _names(key: ConversationKey | None) -> dict[str, object]:
+    if key is None or not is_text(*key):
+        raise UnknownConversation("There is no such conversation.")
+    return {"p": key.partition, "c": key.conversation_id}
+
+
+# --- The store ---------------------------------------------------------------------------------------------------
+
+
+class _Read(NamedTuple):
+    """The items of a conversation as they were read: right as long as the generation is the same, up to `position`."""
+
+    generation: int
+    position: int
+    context: Context
+    size: int
+
+
+class SqlConversationStore:
+    """Conversations, their items and their locks in a database.
+
+    Forgets what `retention` says when it is pruned, and never a conversation in which a response runs. `clock` gives Unix
+    seconds. A turn reads only the items that came since the last one: what was read is kept in memory, `cache_bytes` at
+    most.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        retention: Retention = Retention(),  # noqa: B008  frozen
+        clock: Callable[[], float] = time.time,
+        cache_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._database = database
+        self._retention = retention
+        self._clock = clock
+        self._read: SizedCache[ConversationKey, _Read] = SizedCache(max_size=cache_bytes)
+        self._create = database.insert(conversations).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+
+    async def create(self, record: ConversationRecord, items: Sequence[JsonObject]) -> None:
+        """Store a new conversation. See `ConversationStore.create`."""
+        if not is_text(*record.key):
+            raise StoreError("The database cannot hold this id.")
+        _check_distinct(items)
+        row = {
+            "partition": record.key.partition,
+            "id": record.key.conversation_id,
+            "created_at": record.created_at,
+            "stored_at": self._clock(),
+            "metadata": encode_json(dict(record.metadata)),
+            "next_position": len(items),
+            # At random: a cache must not take a conversation for an earlier one of the same id.
+            "generation": secrets.randbits(30),
+            "known_position": 0,
+        }
+        columns = item_columns(items, approvals={}, call_ids={})
+
+        def create(connection: sa.Connection) -> None:
+            if not connection.execute(self._create, row).rowcount:
+                raise AlreadyExists("A conversation with this id exists.")
+            if columns:
+                _insert(connection, _names(record.key), columns, first=0)
+
+        await self._database.run(create)
+
+    async def get(self, key: ConversationKey) -> ConversationRecord | None:
+        """Return the conversation. See `ConversationStore.get`."""
+        return _record(key, await self._first(_GET, key))
+
+    async def update(self, key: ConversationKey, metadata: Mapping[str, str]) -> ConversationRecord | None:
+        """Replace the metadata. See `ConversationStore.update`."""
+        values = {"new_metadata": encode_json(dict(metadata)), "now": self._clock()}
+        return _record(key, await self._first(_UPDATE, key, values))
+
+    async def delete(self, key: ConversationKey) -> bool:
+        """Erase the conversation. See `ConversationStore.delete`."""
+        if not is_text(*key):
+            return False
+        is_gone = await self._database.run(partial(_erase, keys=[key]), erases=True) > 0
+        self._read.drop(key)
+        return is_gone
+
+    async def head(self, key: ConversationKey) -> ConversationHead | None:
+        """Return where a new response starts from. See `ConversationStore.head`."""
+        if not is_text(*key):
+            return None
+        read = self._read.get(key)
+
+        def head(connection: sa.Connection) -> tuple[Any, Sequence[Any]] | None:
+            row = connection.execute(_HEAD, _names(key)).first()
+            if row is None:
+                return None
+            low = read.position if read is not None and read.generation == row.generation else 0
+            if low == row.next_position:
+                return row, ()
+            window = {"low": low, "high": row.next_position}
+            return row, connection.execute(_CONTENT, {**_names(key), **window}).all()
+
+        found = await self._database.run(head)
+        if found is None:
+            self._read.drop(key)
+            return None
+        row, new = found
+        if read is None or read.generation != row.generation:
+            read = _Read(row.generation, 0, EMPTY, 0)
+        if read.position != row.next_position:
+            size = read.size + size_of(*(item.item for item in new))
+            read = _Read(row.generation, row.next_position, _extended(read.context, new), size)
+            self._read.put(key, read, size=size)
+        return ConversationHead(
+            context=read.context,
+            position=row.next_position,
+            session_response_id=row.session_response_id,
+            unknown=read.context.length if row.session_response_id is None else row.unknown,
+        )
+
+    async def append(self, key: ConversationKey, items: Sequence[JsonObject]) -> None:
+        """Append items. See `ConversationItems.append`."""
+        names = _names(key)
+        _check_distinct(items)
+        columns = item_columns(items, approvals={}, call_ids={})
+        values = {**names, "count": len(columns), "now": self._clock()}
+
+        def append(connection: sa.Connection) -> None:
+            end = connection.execute(_APPEND, values).scalar()
+            if end is None:
+                raise UnknownConversation("There is no such conversation.")
+            if not columns:
+                return
+            if connection.execute(_TAKEN, {**names, "ids": [column["item_id"] for column in columns]}).first():
+                raise AlreadyExists("An item with this id is in the conversation.")
+            _insert(connection, names, columns, first=end - len(columns))
+
+        await self._database.run(append)
+
+    async def item(self, key: ConversationKey, item_id: str) -> JsonObject | None:
+        """Return one item. See `ConversationItems.item`."""
+        row = await self._first(_ITEM, key, {"item": key_text(item_id)})
+        return None if row is None else cast("JsonObject", decode_json(row.item))
+
+    async def remove(self, key: ConversationKey, item_id: str) -> bool:
+        """Erase one item. See `ConversationItems.remove`."""
+        if not is_text(*key):
+            return False
+        names = {**_names(key), "item": key_text(item_id), "now": self._clock()}
+
+        def remove(connection: sa.Connection) -> bool:
+            position = connection.execute(_POSITION, names).scalar()
+            if position is None:
+                return False
+            connection.execute(_NOTE_REMOVAL, {**names, "removed": position})
+            return connection.execute(_REMOVE, names).rowcount > 0
+
+        return await self._database.run(remove, erases=True)
+
+    async def page(self, key: ConversationKey, query: ListQuery) -> tuple[Sequence[JsonObject], bool] | None:
+        """Return a page of items. See `ConversationItems.page`."""
+        if not is_text(*key):
+            return None
+        rows = await self._database.run(partial(_page, names=_names(key), query=query))
+        if rows is None:
+            return None
+        return [decode_json(row.item) for row in rows[: query.limit]], len(rows) > query.limit
+
+    async def lock(self, record: ResponseRecord) -> None:
+        """Take the conversation of `record` for it. See `ConversationLocks.lock`."""
+        await self._database.run(partial(lock, record=record))
+
+    async def finish(self, record: ResponseRecord) -> None:
+        """Give the conversation back. See `ConversationLocks.finish`."""
+        if record.conversation_key is not None and is_text(*record.conversation_key):
+            await self._database.run(partial(finish, record=record, now=self._clock()))
+
+    async def release(self, owner: str) -> int:
+        """Give back the locks of the process that no running stored response has; return how many."""
+        return await self._database.run(lambda connection: connection.execute(_RELEASE, {"owner": owner}).rowcount)
+
+    async def prune(self, *, limit: int) -> int:
+        """Erase at most `limit` conversations that are older or more than the retention allows."""
+        prune = partial(_prune, retention=self._retention, now=self._clock(), limit=limit)
+        keys = await self._database.run(prune, erases=True)
+        for key in keys:
+            self._read.drop(key)
+        return len(keys)
+
+    async def stats(self) -> StoreStats:
+        """Return what the store holds; `bytes` are those of the items."""
+
+        def stats(connection: sa.Connection) -> StoreStats:
+            entries, oldest = connection.execute(_COUNT_ALL).one()
+            size = connection.execute(_ITEM_BYTES).scalar_one()
+            age = None if oldest is None else self._clock() - oldest
+            return StoreStats(name="conversations", entries=entries, bytes=int(size), oldest=age)
+
+        return await self._database.run(stats)
+
+    async def _first(
+        self, statement: sa.Executable, key: ConversationKey, values: Mapping[str, object] | None = None
+    ) -> Any:
+        if not is_text(*key):
+            return None
+        names = {**_names(key), **(values or {})}
+        return await self._database.run(lambda connection: connection.execute(statement, names).first())
+
+
+def _check_distinct(items: Sequence[JsonObject]) -> None:
+    if len({item["id"] for item in items}) != len(items):
+        raise AlreadyExists("Two items have the same id.")
+
+
+def _record(key: ConversationKey, row: Any) -> ConversationRecord | None:
+    if row is None:
+        return None
+    return ConversationRecord(key=key, created_at=row.created_at, metadata=decode_json(row.metadata))
+
+
+def _page(connection: sa.Connection, *, names: Mapping[str, object], query: ListQuery) -> Sequence[Any] | None:
+    """Return one row more than the page has, if there is one."""
+    if connection.execute(_EXISTS, names).first() is None:
+        return None
+    bounds: list[int | None] = []
+    for item_id in (query.after, query.before):
+        position = None
+        if item_id is not None:
+            position = connection.execute(_POSITION, {**names, "item": key_text(item_id)}).scalar()
+            if position is None:
+                return None
+        bounds.append(position)
+    older, newer = bounds if query.order == "asc" else reversed(bounds)
+    window = {"low": 0 if older is None else older + 1, "high": _NEWEST if newer is None else newer}
+    return connection.execute(_PAGES[query.order], {**names, **window, "most": query.limit + 1}).all()
+
+
+def _prune(connection: sa.Connection, *, retention: Retention, now: float, limit: int) -> list[ConversationKey]:
+    rows: Sequence[Any] = ()
+    if retention.max_age is not None:
+        rows = connection.execute(_EXPIRED, {"before": now - retention.max_age, "most": limit}).all()
+    if retention.max_entries is not None:
+        entries = connection.execute(_COUNT_ALL).one()[0]
+        surplus = min(limit, entries - retention.max_entries)
+        # Both are the oldest ones.
+        if surplus > len(rows):
+            rows = connection.execute(_OLDEST, {"most": surplus}).all()
+    keys = [ConversationKey(Partition(row.partition), ConversationId(row.id)) for row in rows]
+    if keys:
+        _erase(connection, keys=keys)
+    return keys
+
+
+def _erase(connection: sa.Connection, *, keys: Sequence[ConversationKey]) -> int:
+    names = [_names(key) for key in keys]
+    # The row first: whoever appends at this moment waits for it, and then finds nothing.
+    erased = connection.execute(_DELETE, names if len(names) > 1 else names[0]).rowcount
+    connection.execute(_DELETE_ITEMS, names if len(names) > 1 else names[0])
+    return erased
