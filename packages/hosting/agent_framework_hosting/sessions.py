@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import quote
 
 from agent_framework import AgentSession
 
 from .isolation import Partition
 from .stores.base import SessionKey, SessionStore
 
+_LONGEST_NAME: Final = 500
+
 
 def named_key(isolation_key: str) -> SessionKey:
-    """Return the store key of the session that `ChannelSession.isolation_key` names."""
-    # Channels keep snapshots of their own in the same store; the prefix keeps the two name spaces apart.
-    return SessionKey(f"named:{isolation_key}")
+    """Return the store key of the session that `ChannelSession.isolation_key` names: any text, of any length."""
+    # Channels keep snapshots of their own in the same store; the prefix keeps the two name spaces apart. Databases take
+    # neither every character nor every length.
+    quoted = quote(isolation_key, safe="", errors="surrogatepass")
+    if len(quoted) > _LONGEST_NAME:
+        return SessionKey(f"named-digest:{hashlib.sha256(quoted.encode()).hexdigest()}")
+    return SessionKey(f"named:{quoted}")
 
 
 def fork(session: AgentSession) -> AgentSession:
@@ -39,7 +48,10 @@ class SessionLease:
 
 
 class Sessions:
-    """Named sessions of all partitions over a store. Runs of one session wait for each other, in order of arrival."""
+    """Named sessions of all partitions over a store. Runs of one session wait for each other, in order of arrival.
+
+    That is inside one process. Of two processes that use the same session at once, the last one to commit is kept.
+    """
 
     def __init__(self, store: SessionStore, *, new_session: Callable[[], AgentSession]) -> None:
         self._store = store

@@ -18,18 +18,20 @@ sessions = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     # The row this one is relative to, in the same partition; NULL for a whole snapshot.
     sa.Column("base_key", sa.Text),
-    # Rows from here to a whole snapshot, this one included.
-    sa.Column("depth", sa.Integer, nullable=False),
+    # Another one after every write of the key: what a process remembers of the row is true as long as it is the same.
+    sa.Column("version", sa.Text, nullable=False),
+    # What restoring reads: the bytes of this row and of all below it, and a constant for each.
+    sa.Column("cost", sa.BigInteger, nullable=False),
     # The session without its lists, as JSON; NULL when it is that of the base.
     sa.Column("rest", sa.LargeBinary),
-    # `{path: [kept, [element, …]]}` as JSON: what becomes of each list of the base.
+    # `{path: [kept, [element, …]]}` as JSON: what becomes of each list of the base; `null` for one that is gone.
     sa.Column("lists", sa.LargeBinary, nullable=False),
     sa.Column("is_claimed", sa.Boolean, nullable=False),
-    # A tombstone: gone for readers, kept for the rows based on it.
+    # A tombstone: gone for readers, kept for the rows based on it, under a key that nobody asks for.
     sa.Column("is_deleted", sa.Boolean, nullable=False),
     sa.Column("stored_at", sa.Float, nullable=False),
     sa.Index("afhost_sessions_base", "partition", "base_key"),
-    sa.Index("afhost_sessions_age", "stored_at"),
+    sa.Index("afhost_sessions_age", "is_deleted", "stored_at"),
 )
 
 checkpoints = sa.Table(

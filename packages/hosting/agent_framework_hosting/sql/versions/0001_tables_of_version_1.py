@@ -39,7 +39,8 @@ def upgrade() -> None:
         sa.Column("partition", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("base_key", sa.Text(), nullable=True),
-        sa.Column("depth", sa.Integer(), nullable=False),
+        sa.Column("version", sa.Text(), nullable=False),
+        sa.Column("cost", sa.BigInteger(), nullable=False),
         sa.Column("rest", sa.LargeBinary(), nullable=True),
         sa.Column("lists", sa.LargeBinary(), nullable=False),
         sa.Column("is_claimed", sa.Boolean(), nullable=False),
@@ -48,5 +49,5 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("partition", "key"),
     )
     with op.batch_alter_table("afhost_sessions", schema=None) as batch_op:
-        batch_op.create_index("afhost_sessions_age", ["stored_at"], unique=False)
+        batch_op.create_index("afhost_sessions_age", ["is_deleted", "stored_at"], unique=False)
         batch_op.create_index("afhost_sessions_base", ["partition", "base_key"], unique=False)
