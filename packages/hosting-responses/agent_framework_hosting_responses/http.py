@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agent_framework_hosting.errors import RunError
+from agent_framework_hosting.errors import RunError, StoreUnavailable
 from agent_framework_hosting.runs.base import LogEntry
 
 from .protocol import errors
@@ -69,7 +69,9 @@ def error_response(error: Exception, request: Request) -> Response:
     elif isinstance(error, HTTPException):
         known = _of_http_exception(error, request)
         headers.update(error.headers or {})
-    elif isinstance(error, RunError):
+    elif isinstance(error, (RunError, StoreUnavailable)):
+        if isinstance(error, StoreUnavailable):
+            logger.error("A request needed a store that is away", exc_info=error, extra={"path": request.url.path})
         known = errors.overloaded()
         headers["retry-after"] = "1"
     else:

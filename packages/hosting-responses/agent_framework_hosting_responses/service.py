@@ -19,6 +19,7 @@ from agent_framework_hosting.errors import RunError
 from agent_framework_hosting.hooks import ChannelResponseHook, ChannelRunHook, ChannelStreamUpdateHook
 from agent_framework_hosting.isolation import IsolationKeys, get_current_isolation_keys
 from agent_framework_hosting.runs.base import LogEntry, RunId, RunKey, RunLog, RunStatus
+from agent_framework_hosting.targets.base import Erasable
 
 from .history import History, response_session_key
 from .protocol import errors
@@ -269,10 +270,20 @@ class ResponsesService:
             raise errors.cannot_delete_in_flight()
         # Stored before told: the last event must not come into the log after it was deleted.
         await self._runs.settle(record.key)
-        await self._context.session_store.delete(record.key.partition, response_session_key(response_id))
+        await self._erase_session(record)
         await self._context.durable_log.drop(record.key)
         await store.delete(record.key)
         return deleted_response(response_id)
+
+    async def _erase_session(self, record: ResponseRecord) -> None:
+        """Erase the session after the response, and what the target keeps for going on from it."""
+        partition, key = record.key.partition, response_session_key(record.key.run_id)
+        if record.has_session and isinstance(self._context.target, Erasable):
+            session = await self._context.session_store.get(partition, key)
+            if session is not None:
+                await self._context.target.erase(partition, session)
+        # Also without `has_session`: a run that failed late has stored one that nobody continues.
+        await self._context.session_store.delete(partition, key)
 
     async def input_items(self, response_id: str, query: ListQuery) -> JsonObject:
         """Return a page of the items the response was given: its context, then its own input.
