@@ -37,6 +37,7 @@ POOL_SIZE: Final = 10
 
 _MOST_SHARED: Final = 64
 _BUSY_SECONDS: Final = 10.0
+_MOST_JOURNAL_BYTES: Final = 16 * 1024 * 1024
 
 # VACUUM takes 10 ms/MB, in which no transaction begins: a third of a second at most.
 _MOST_VACUUMED: Final = 32_000_000
@@ -181,9 +182,11 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
-        # Only a file without tables takes it: `space` can give back free pages later.
+        # Before anything is written: what retention erases is given back to the disk bit by bit (`space`). Inserting
+        # costs the same with it.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA journal_size_limit = {_MOST_JOURNAL_BYTES}")
         # With WAL a killed process loses nothing; a power cut may lose the last commits, but corrupts nothing.
         connection.execute("PRAGMA synchronous = NORMAL")
         # What is deleted must not stay readable in the file, nor in files beside it (D5).

@@ -6,6 +6,7 @@ other. Other packages bring parts through the entry point group `agent_framework
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -32,6 +33,8 @@ _SCRIPTS: Final = Path(__file__).parent / "migrations"
 # Any number that other users of the database are unlikely to have chosen.
 _ADVISORY_LOCK: Final = 7_229_041_518_806
 
+# Alembic tells `env.py` which migration runs through a global of the process.
+_ALEMBIC: Final = threading.Lock()
 
 StoresOf: TypeAlias = "Callable[[Database, Retention], Sequence[Prunable]]"
 """Makes the stores of a package over a database, with this retention."""
@@ -71,10 +74,12 @@ def upgrade(engine: sa.Engine, parts: Sequence[SchemaPart]) -> None:
     Raises:
         ConfigurationError: a part is at a revision that this version does not know.
     """
-    with engine.connect() as connection:
+    with _ALEMBIC, engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN EXCLUSIVE")
         else:
+            # Waiting for another process, or for a large table to be changed, may take longer than any request.
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         try:
             for part in parts:
