@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
 from .schema import SchemaPart
+
+if TYPE_CHECKING:
+    from ..stores.base import Prunable, Retention
+    from .database import Database
 
 metadata = sa.MetaData()
 
@@ -57,5 +62,14 @@ processes = sa.Table(
     sa.Column("seen_at", sa.Float, nullable=False),
 )
 
-SCHEMA: Final = SchemaPart("hosting", metadata, Path(__file__).parent / "versions")
+
+def _stores(database: Database, retention: Retention) -> Sequence[Prunable]:
+    # Not at the top: both modules import this one.
+    from ..stores.sql import SqlSessionStore  # noqa: PLC0415
+    from .checkpoints import SqlCheckpoints  # noqa: PLC0415
+
+    return SqlSessionStore(database, retention=retention), SqlCheckpoints(database, retention=retention)
+
+
+SCHEMA: Final = SchemaPart("hosting", metadata, Path(__file__).parent / "versions", stores=_stores)
 """The host's part of the schema."""
