@@ -152,6 +152,22 @@ CATALOGUE: list[tuple[str, RequestError, int, str, str | None, str | None]] = [
         "object_above_max_properties",
     ),
     (
+        "E12d empty",
+        errors.array_empty("items"),
+        400,
+        "Invalid 'items': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+        "items",
+        "empty_array",
+    ),
+    (
+        "§6.2",
+        errors.duplicate_item("items[0].id", "msg_1"),
+        400,
+        "Invalid 'items[0].id': 'msg_1'. Item IDs must be unique within a conversation.",
+        "items[0].id",
+        "invalid_value",
+    ),
+    (
         "E13",
         errors.conversation_locked(),
         400,

@@ -96,3 +96,20 @@ def test_a_list_names_the_element_that_is_wrong() -> None:
 
 def test_null_members_are_left_out() -> None:
     assert fields.without_nulls({"a": None, "b": False, "c": 0, "d": ""}) == {"b": False, "c": 0, "d": ""}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("msg_1", True),
+        ("a/b é", True),
+        ("x" * 256, True),
+        ("x" * 257, False),
+        ("\x00", False),
+        ("a\nb", False),
+        ("\ud800", False),
+        ("\u2028", False),
+    ],
+)
+def test_plain_text_is_short_and_can_be_printed(value: str, *, expected: bool) -> None:
+    assert fields.is_plain(value) is expected

@@ -8,7 +8,7 @@ from openai.types.responses import ResponseInputItem
 
 from agent_framework_hosting_responses.protocol.errors import RequestError
 from agent_framework_hosting_responses.protocol.ids import new_id
-from agent_framework_hosting_responses.protocol.input import ITEM_TYPES, UNSUPPORTED, parse_input
+from agent_framework_hosting_responses.protocol.input import ITEM_TYPES, UNSUPPORTED, parse_input, parse_items
 
 TEXT = [{"type": "input_text", "text": "hi"}]
 SAID = [{"type": "output_text", "text": "hi", "annotations": [], "logprobs": []}]
@@ -362,3 +362,13 @@ def test_what_a_request_sent_is_not_changed_by_reading_it() -> None:
     read([sent])
 
     assert sent == {"role": "user", "content": [{"type": "input_image", "image_url": "https://example.com/a.png"}]}
+
+
+def test_items_of_another_member_are_refused_with_its_path() -> None:
+    assert [
+        item["id"] for item in parse_items([{"role": "user", "content": "hi", "id": "a"}], "items", new_id=new_id)
+    ] == ["a"]
+
+    with pytest.raises(RequestError) as refused:
+        parse_items([{"role": "user", "content": "hi"}, {"role": "user"}], "items", new_id=new_id)
+    assert refused.value.param == "items[1].content"

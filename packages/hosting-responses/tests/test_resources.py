@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 from openai.types import Model
+from openai.types.conversations import Conversation, ConversationDeletedResource
 from openai.types.responses import Response
 
 from agent_framework_hosting_responses.protocol.request import CreateRequest, parse_request
 from agent_framework_hosting_responses.protocol.resources import (
+    conversation_object,
+    deleted_conversation,
     deleted_response,
     item_page,
     model_list,
@@ -205,6 +208,23 @@ def test_an_empty_page_has_no_first_and_last_item() -> None:
 
 def test_a_deleted_response_says_so() -> None:
     assert deleted_response("resp_1") == {"id": "resp_1", "object": "response", "deleted": True}
+
+
+def test_a_conversation_validates_against_the_types_of_the_official_client() -> None:
+    metadata = {"a": "1"}
+    body: dict[str, Any] = conversation_object("conv_1", created_at=1_767_225_600, metadata=metadata)
+
+    assert list(body) == ["id", "object", "created_at", "metadata"]
+    assert Conversation.model_validate(body, strict=True).id == "conv_1"
+    assert body["metadata"] == metadata
+    assert body["metadata"] is not metadata
+
+
+def test_a_deleted_conversation_says_so() -> None:
+    body = deleted_conversation("conv_1")
+
+    assert body == {"id": "conv_1", "object": "conversation.deleted", "deleted": True}
+    assert ConversationDeletedResource.model_validate(body, strict=True).deleted
 
 
 def test_models_validate_against_the_types_of_the_official_client() -> None:
