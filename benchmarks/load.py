@@ -30,13 +30,12 @@ class Load:
     cpu_seconds: float
 
 
-class _Caller(asyncio.Protocol):
+class Caller(asyncio.Protocol):
     """One connection, one request at a time."""
 
-    def __init__(self, request: bytes, *, is_stream: bool) -> None:
+    def __init__(self, *, is_stream: bool) -> None:
         self.events = 0
         self.writes = 0
-        self._request = request
         self._is_stream = is_stream
         self._transport: asyncio.Transport | None = None
         self._answered: asyncio.Future[None] | None = None
@@ -51,13 +50,13 @@ class _Caller(asyncio.Protocol):
         if self._answered is not None and not self._answered.done():
             self._answered.set_exception(exc or ConnectionError("The server closed the connection."))
 
-    def ask(self) -> asyncio.Future[None]:
-        """Send the request; the future is done when its answer has arrived."""
+    def ask(self, request: bytes) -> asyncio.Future[None]:
+        """Send a request that `post` has made; the future is done when its answer has arrived."""
         assert self._transport is not None
         self._tail = b""
         self._missing = None
         self._answered = asyncio.get_running_loop().create_future()
-        self._transport.write(self._request)
+        self._transport.write(request)
         return self._answered
 
     def close(self) -> None:
@@ -103,6 +102,20 @@ class _Caller(asyncio.Protocol):
             self._answered.set_result(None)
 
 
+def post(path: str, body: bytes) -> bytes:
+    """Return a request as it goes over the wire."""
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def connect(port: int, count: int, *, is_stream: bool) -> list[Caller]:
+    """Return as many connections to a server of this machine."""
+    loop = asyncio.get_running_loop()
+    return [
+        (await loop.create_connection(lambda: Caller(is_stream=is_stream), "127.0.0.1", port))[1] for _ in range(count)
+    ]
+
+
 def put_load(
     port: int, path: str, *, scenario: Scenario, seconds: float, read_cpu: Callable[[], int], events: int
 ) -> Load:
@@ -120,19 +133,14 @@ def put_load(
 async def _put_load(
     port: int, path: str, *, scenario: Scenario, seconds: float, read_cpu: Callable[[], int], events: int
 ) -> Load:
-    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    request = f"{head}content-length: {len(scenario.body)}\r\n\r\n".encode() + scenario.body
-    loop = asyncio.get_running_loop()
-    callers: list[_Caller] = []
-    for _ in range(scenario.connections):
-        _, caller = await loop.create_connection(lambda: _Caller(request, is_stream=scenario.stream), "127.0.0.1", port)
-        callers.append(caller)
+    request = post(path, scenario.body)
+    callers = await connect(port, scenario.connections, is_stream=scenario.stream)
     # A client that sleeps must be woken, and on one machine the server's write pays for that: dearly in a virtual one,
     # and only when the server is too slow to keep the client busy. A real client is elsewhere; so this one never sleeps.
     stay_awake = asyncio.create_task(_stay_awake())
     cpu = read_cpu()
     started = time.perf_counter()
-    answers = sum(await asyncio.gather(*(_ask_until(started + seconds, caller) for caller in callers)))
+    answers = sum(await asyncio.gather(*(_ask_until(started + seconds, caller, request) for caller in callers)))
     elapsed = time.perf_counter() - started
     cpu = read_cpu() - cpu
     stay_awake.cancel()
@@ -149,10 +157,10 @@ async def _stay_awake() -> None:
         await asyncio.sleep(0)
 
 
-async def _ask_until(deadline: float, caller: _Caller) -> int:
+async def _ask_until(deadline: float, caller: Caller, request: bytes) -> int:
     answers = 0
     while True:
-        await caller.ask()
+        await caller.ask(request)
         answers += 1
         if time.perf_counter() >= deadline:
             return answers

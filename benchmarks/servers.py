@@ -71,9 +71,10 @@ class Server:
 
     def load(self, path: str, scenario: Scenario, *, seconds: float, events: int) -> Load:
         """Load the server. See `put_load`."""
-        return put_load(self.port, path, scenario=scenario, seconds=seconds, read_cpu=self._cpu, events=events)
+        return put_load(self.port, path, scenario=scenario, seconds=seconds, read_cpu=self.cpu, events=events)
 
-    def _cpu(self) -> int:
+    def cpu(self) -> int:
+        """Return the CPU time that the process has used so far, in nanoseconds."""
         # The CPU clock of another process, as clock_getcpuclockid(3) computes it: nanoseconds, where psutil has 10 ms.
         return time.clock_gettime_ns((~self.pid << 3) | 2)
 
@@ -95,26 +96,29 @@ class BareAgent:
 @contextmanager
 def start_host(core: int | None) -> Generator[Server, None, None]:
     """Serve the agent through the host, pinned to `core`."""
-    with _server(_host_app, core) as server:
+    with start_server(_host_app, core) as server:
         yield server
 
 
 @contextmanager
 def start_starlette(recordings: Mapping[str, Recording], core: int | None) -> Generator[Server, None, None]:
     """Serve the recorded answers by a bare Starlette app, each under `/` and the kind of its scenario."""
-    with _server(_starlette_app, core, recordings) as server:
+    with start_server(_starlette_app, core, recordings) as server:
         yield server
 
 
 @contextmanager
 def start_bare_agent(core: int | None) -> Generator[BareAgent, None, None]:
     """Start the process that iterates the agent, pinned to `core`."""
-    with _process(_iterate_agent, core) as (pipe, _):
+    with start_process(_iterate_agent, core) as (pipe, _):
         yield BareAgent(pipe)
 
 
 def _host_app() -> Any:
-    return AgentFrameworkHost(CountingAgent(), channels=[ResponsesChannel()]).app
+    app = AgentFrameworkHost(CountingAgent(), channels=[ResponsesChannel()]).app
+    # As `host.serve()` does.
+    tune_collector()
+    return app
 
 
 def _starlette_app(recordings: Mapping[str, Recording]) -> Any:
@@ -141,17 +145,19 @@ async def _frames(frames: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 @contextmanager
-def _server(build: Callable[..., Any], core: int | None, *arguments: object) -> Generator[Server, None, None]:
-    with _process(_serve, core, build, *arguments) as (pipe, pid):
+def start_server(build: Callable[..., Any], core: int | None, *arguments: object) -> Generator[Server, None, None]:
+    """Serve the app that `build(*arguments)` returns in a process of its own, pinned to `core`."""
+    with start_process(_serve, core, build, *arguments) as (pipe, pid):
         if not pipe.poll(_START_SECONDS):
             raise RuntimeError("The server did not start.")
         yield Server(pipe.recv(), pid)
 
 
 @contextmanager
-def _process(
+def start_process(
     work: Callable[..., None], core: int | None, *arguments: object
 ) -> Generator[tuple[Connection, int], None, None]:
+    """Call `work(pipe, *arguments)` in a process of its own, pinned to `core`; return the pipe's end and the process id."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_pinned, args=(work, core, theirs, *arguments), daemon=True)
@@ -177,9 +183,6 @@ def _serve(pipe: Connection, build: Callable[..., Any], *arguments: object) -> N
         config = uvicorn.Config(
             build(*arguments), loop="uvloop", http="httptools", log_level="warning", access_log=False, lifespan="on"
         )
-        if build is _host_app:
-            # As `host.serve()` does.
-            tune_collector()
         pipe.send(listener.getsockname()[1])
         uvicorn.Server(config).run([listener])
 
