@@ -11,10 +11,9 @@ from msgspec.structs import replace
 
 from agent_framework_hosting.runs.base import RunStatus
 
-from ..stores.base import ConversationLocked, ConversationRecord, UnknownConversation
+from ..stores.base import ConversationLocked, ConversationRecord, Conversations, UnknownConversation
 from .conversation_turns import (
     ADA,
-    Conversations,
     check_nothing_is_there,
     conversation_of,
     head_of,

@@ -23,10 +23,10 @@ from agent_framework_hosting.errors import AlreadyExists
 
 from ..protocol.json import JsonObject
 from ..protocol.query import ListQuery, page
+from ..stores.base import Conversations
 from .conversation_locks import ConversationLocksSuite
 from .conversation_turns import (
     ADA,
-    Conversations,
     check_nothing_is_there,
     conversation_of,
     head_of,

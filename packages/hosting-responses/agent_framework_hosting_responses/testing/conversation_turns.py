@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pytest
 from msgspec.structs import replace
@@ -16,21 +16,15 @@ from ..protocol.query import ListQuery
 from ..stores.base import (
     ConversationHead,
     ConversationId,
-    ConversationItems,
     ConversationKey,
-    ConversationLocks,
     ConversationRecord,
-    ConversationStore,
+    Conversations,
     ResponseRecord,
     UnknownConversation,
 )
 
 ADA: Final = IsolationKeys(user_key="ada").partition
 """The partition of another user."""
-
-
-class Conversations(ConversationStore, ConversationItems, ConversationLocks, Protocol):
-    """A store of conversations as a whole."""
 
 
 def conversation_of(name: str = "conv_1", *, partition: Partition = SHARED, **metadata: str) -> ConversationRecord:
