@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from contextlib import aclosing
 
 import pytest
 from agent_framework import AgentSession, Message
 
-from agent_framework_hosting import ConfigurationError, IsolationKeys, RunError, StaleWrite
+from agent_framework_hosting import ConfigurationError, RunError, StaleWrite, StoreError
 from agent_framework_hosting.isolation import SHARED
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunId, RunKey
 from agent_framework_hosting.runs.memory import MemoryRunEngine, MemoryRunLog
 from agent_framework_hosting.stores.base import SessionKey
 from agent_framework_hosting.stores.memory import BoundedDict, MemorySessionStore
+from agent_framework_hosting.stores.snapshots import Snapshot
 
 KEY = RunKey(SHARED, RunId("run"))
 FIRST = Attempt(KEY, 1)
@@ -99,14 +101,77 @@ async def test_a_loaded_session_is_a_private_copy_all_the_way_down() -> None:
     assert two.state["messages"][0].additional_properties == {}
 
 
-@pytest.mark.behaviour("E2")
-async def test_a_session_is_unknown_in_every_other_partition() -> None:
-    store = MemorySessionStore()
-    await store.put(IsolationKeys("ada").partition, SessionKey("k"), AgentSession())
+class Copyable:
+    """No state type, but can be copied."""
 
-    assert await store.get(IsolationKeys("bob").partition, SessionKey("k")) is None
-    assert not await store.delete(IsolationKeys("bob").partition, SessionKey("k"))
-    assert await store.delete(IsolationKeys("ada").partition, SessionKey("k"))
+    def __init__(self) -> None:
+        self.values = [1]
+
+
+class Kept(AgentSession):
+    """Cannot be a snapshot."""
+
+
+async def test_the_first_reader_gets_the_session_itself_and_nobody_else_does() -> None:
+    store, session = MemorySessionStore(), AgentSession()
+    await store.put(SHARED, SessionKey("k"), session)
+
+    first, second = await store.get(SHARED, SessionKey("k")), await store.get(SHARED, SessionKey("k"))
+
+    assert first is session
+    assert second is not None
+    assert second is not session
+    assert second.session_id == session.session_id
+
+
+async def test_what_cannot_be_a_snapshot_is_copied() -> None:
+    store, session = MemorySessionStore(), Kept()
+    session.state["a"] = Copyable()
+    await store.put(SHARED, SessionKey("k"), session)
+
+    found = [await store.get(SHARED, SessionKey("k")) for _ in range(2)]
+    for one in found:
+        assert type(one) is Kept
+        one.state["a"].values.append(2)
+
+    assert [one.state["a"].values for one in found if one is not None] == [[1, 2], [1, 2]]
+
+
+async def test_what_can_be_neither_a_snapshot_nor_copied_is_refused_by_its_place() -> None:
+    store, session = MemorySessionStore(), AgentSession()
+    session.state["locks"] = [threading.Lock()]
+    await store.put(SHARED, SessionKey("k"), session)
+
+    with pytest.raises(StoreError, match=r"state\.locks\[0\]"):
+        await store.get(SHARED, SessionKey("k"))
+
+
+@pytest.mark.behaviour("A11")
+async def test_the_sessions_of_a_chain_share_what_they_have_in_common() -> None:
+    store, session = MemorySessionStore(), AgentSession()
+    session.state["messages"] = []
+
+    for turn in range(30):
+        session.state["messages"] = [*session.state["messages"], Message("user", [f"message {turn}"])]
+        await store.put(SHARED, SessionKey(f"{turn}"), session)
+        found = await store.get(SHARED, SessionKey(f"{turn}"))
+        assert found is not None
+        session = found
+
+    kept = [stored.content for _, stored in store._sessions._entries.values()]
+    snapshots = [content for content in kept if isinstance(content, Snapshot)]
+    elements = [element for snapshot in snapshots for elements in snapshot.lists.values() for element in elements]
+    assert len(snapshots) == 30
+    assert len(elements) == 30 * 31 / 2
+    assert len({id(element) for element in elements}) == 30
+
+
+async def test_a_session_that_nobody_continues_is_not_encoded() -> None:
+    store = MemorySessionStore()
+    session = AgentSession()
+    await store.put(SHARED, SessionKey("k"), session)
+
+    assert [stored.content for _, stored in store._sessions._entries.values()] == [session]
 
 
 @pytest.mark.behaviour("D8")

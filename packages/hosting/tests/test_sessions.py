@@ -5,7 +5,9 @@ from agent_framework import AgentSession
 
 from agent_framework_hosting.isolation import SHARED, IsolationKeys, Partition
 from agent_framework_hosting.sessions import Sessions, fork, named_key
+from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.memory import MemorySessionStore
+from agent_framework_hosting.stores.sql import SqlSessionStore
 
 ADA = IsolationKeys("ada").partition
 BOB = IsolationKeys("bob").partition
@@ -129,8 +131,49 @@ async def test_locks_of_sessions_nobody_uses_are_dropped() -> None:
     assert not sessions._locks
 
 
+async def test_a_named_session_survives_a_restart_and_so_does_its_reset(database: Database) -> None:
+    def restarted() -> Sessions:
+        return Sessions(SqlSessionStore(database), new_session=AgentSession)
+
+    await turn(restarted(), "chat", "one")
+    before = await turn(restarted(), "chat", "two")
+    await restarted().reset(SHARED, "chat")
+
+    assert before == ["one"]
+    assert await turn(restarted(), "chat", "three") == []
+    assert await turn(restarted(), "chat", "four") == ["three"]
+
+
+async def test_processes_take_turns_with_a_named_session(database: Database) -> None:
+    one, two = (Sessions(SqlSessionStore(database), new_session=AgentSession) for _ in range(2))
+
+    for number in range(3):
+        await turn(one, "chat", f"one {number}")
+        await turn(two, "chat", f"two {number}")
+
+    assert await turn(one, "chat", "end") == ["one 0", "two 0", "one 1", "two 1", "one 2", "two 2"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a\x00b", "\ud83d", "/", "👩\u200d👧", "x" * 100_000, "%00"], ids=lambda name: ascii(name)[:20]
+)
+async def test_a_session_may_have_any_name(database: Database, name: str) -> None:
+    sessions = Sessions(SqlSessionStore(database), new_session=AgentSession)
+    await turn(sessions, name, "one")
+
+    assert await turn(sessions, name + "x", "other") == []
+    assert await turn(sessions, name, "two") == ["one"]
+
+
 def test_named_sessions_stay_apart_from_keys_of_channels() -> None:
     assert named_key("resp_1") != "resp_1"
+    assert not named_key("response:resp_1").startswith("response:")
+
+
+def test_two_names_have_two_keys() -> None:
+    names = ["", "a", "a%00", "a\x00", "%", "%25", "\ud83d", "x" * 600, "x" * 601, named_key("x" * 600)]
+
+    assert len({named_key(name) for name in names}) == len(names)
 
 
 def test_a_fork_continues_the_conversation_under_an_id_of_its_own() -> None:

@@ -108,22 +108,15 @@ def replay(deltas: Iterable[Delta]) -> Snapshot:
 
 
 def trim(delta: Delta, dependants: Sequence[Delta]) -> Delta:
-    """Return `delta` without what none of `dependants`, which are relative to it, makes use of."""
+    """Return `delta` without what none of `dependants`, at least one, which are relative to it, makes use of."""
     # Empty, not `None`: to the row's own base it must not look as if the base's were still needed.
     rest = delta.rest if any(dependant.rest is None for dependant in dependants) else b""
     lists = dict(delta.lists)
-    for path in {path for dependant in dependants for path in dependant.lists}:
-        if any(path not in dependant.lists for dependant in dependants):
-            continue  # one of them takes the list as it is
+    # A list that one of them does not mention is taken as it is.
+    for path in set.intersection(*(set(dependant.lists) for dependant in dependants)):
         changes = [dependant.lists[path] for dependant in dependants]
         needed = max(0 if change is None else change.kept for change in changes)
-        own = delta.lists.get(path, ListDelta(needed, ()))
-        if own is None or needed == 0:
-            lists[path] = None
-        elif needed <= own.kept:
-            lists[path] = ListDelta(needed, ())
-        else:
-            lists[path] = ListDelta(own.kept, own.appended[: needed - own.kept])
+        lists[path] = _first(needed, delta.lists.get(path, ListDelta(needed, ())))
     return Delta(rest, lists)
 
 
@@ -143,6 +136,15 @@ def decode_lists(data: bytes) -> dict[ListPath, ListDelta | None]:
         ListPath(path): None if change is None else ListDelta(change[0], tuple(bytes(raw) for raw in change[1]))
         for path, change in _lists_decoder.decode(data).items()
     }
+
+
+def _first(needed: int, change: ListDelta | None) -> ListDelta | None:
+    """Return the change that gives the first `needed` elements of what `change` gives."""
+    if change is None or needed == 0:
+        return None
+    if needed <= change.kept:
+        return ListDelta(needed, ())
+    return ListDelta(change.kept, change.appended[: needed - change.kept])
 
 
 def _common(old: Sequence[bytes], new: Sequence[bytes]) -> int:
@@ -388,7 +390,7 @@ def _to_dict(value: object, path: str) -> object:
 def _from_dict(payload: dict[str, JsonValue], *, where: str) -> AgentSession:
     try:
         return AgentSession.from_dict(payload)
-    except Exception as error:  # the application's decoder has raised it
+    except (ValueError, RecursionError) as error:  # the framework's name for whatever the application's decoder raised
         raise StoreError(f"The session's value at {where} cannot be restored by its type.") from error
 
 
