@@ -103,9 +103,8 @@ async def note_history(agent: object, session: AgentSession, *, service_id_befor
 
 async def continue_elsewhere(agent: object, session: AgentSession, claim: Claim | None) -> AgentSession | None:
     """Return the session for a run of `agent` that continues `session`. See `ContinuesSessions.continued`."""
-    providers = external_histories(agent)
-    note = _Note.read(session)
-    if note.marks.keys() != {provider.source_id for provider in providers}:
+    providers, note = external_histories(agent), _Note.read(session)
+    if not note.is_about(providers):
         # The agent was built differently when the session was stored: the history is where it does not look any more.
         return None
     is_conversation = bool(session.service_session_id) and not note.is_moment
@@ -115,17 +114,23 @@ async def continue_elsewhere(agent: object, session: AgentSession, claim: Claim 
     is_first = claim is not None and await claim()
     if is_conversation and not is_first:
         return None
+    return await _with_histories(agent, session, note, is_first=is_first, is_kept=claim is not None)
+
+
+async def _with_histories(
+    agent: object, session: AgentSession, note: _Note, *, is_first: bool, is_kept: bool
+) -> AgentSession | None:
+    """Return the session, or a branch of it, with the agent's histories as noted; `None` if they cannot be had."""
     histories = [
-        _History(provider, await _messages(provider, session), note.marks[provider.source_id]) for provider in providers
+        _History(provider, await _messages(provider, session), note.marks[provider.source_id])
+        for provider in external_histories(agent)
     ]
     if is_first and all(history.is_as_noted for history in histories):
         return session
-    if not all(history.has_past for history in histories):
-        logger.warning("A history is not what it was; the context is told again", extra={"agent": _name(agent)})
+    if not _have_past(histories):
         return None
-    if claim is None and isinstance(agent, BaseAgent):
-        return session  # `without_saving` does the rest
-    return await _branch(session, histories)
+    # A run that leaves nothing behind is kept apart by `without_saving`, if it can be.
+    return session if not is_kept and isinstance(agent, BaseAgent) else await _branch(session, histories)
 
 
 def without_saving(agent: object, session: AgentSession | None) -> object:
@@ -171,6 +176,9 @@ class _Note:
         marks = {source: _Mark(mark["count"], mark["last"]) for source, mark in stored.get("providers", {}).items()}
         return cls(marks, is_moment=stored.get("is_moment", False))
 
+    def is_about(self, providers: Sequence[HistoryProvider]) -> bool:
+        return self.marks.keys() == {provider.source_id for provider in providers}
+
     def write(self, session: AgentSession) -> None:
         # No lists: stores take the lists of a session's state for what grows.
         session.state[SESSION_STATE_KEY] = {
@@ -198,6 +206,13 @@ class _History:
     @property
     def has_past(self) -> bool:
         return _Mark.of(self.past) == self.noted
+
+
+def _have_past(histories: Sequence[_History]) -> bool:
+    lost = [history.provider.source_id for history in histories if not history.has_past]
+    if lost:
+        logger.warning("A history is not what it was; the context is told again", extra={"providers": lost})
+    return not lost
 
 
 async def _branch(session: AgentSession, histories: Sequence[_History]) -> AgentSession | None:
@@ -253,7 +268,3 @@ def _digest(message: Message) -> str:
     content = [message.role, message.message_id, [part.to_dict() for part in message.contents]]
     encoded = json.dumps(content, sort_keys=True, default=lambda value: type(value).__name__)
     return hashlib.sha256(encoded.encode()).hexdigest()[:16]
-
-
-def _name(agent: object) -> str:
-    return str(getattr(agent, "name", None) or type(agent).__name__)

@@ -69,6 +69,11 @@ class AgentTarget:
             except Exception as error:
                 raise TargetError(f"The agent {self.name!r} failed.") from error
 
+    def _agent_of(self, run: TargetInput) -> SupportsAgentRun:
+        if run.keeps_session:
+            return self._agent
+        return cast("SupportsAgentRun", without_saving(self._agent, run.session))
+
     async def _start(self, run: TargetInput, stack: AsyncExitStack) -> AsyncIterable[AgentResponseUpdate]:
         """Call the agent and return its updates; `stack` closes what has to be closed when the run ends early."""
         kwargs: dict[str, Any] = {"stream": True, "session": run.session}
@@ -77,10 +82,7 @@ class AgentTarget:
         elif run.options:
             # A run hook that lets everything through is legitimate; this agent has no use for options.
             logger.warning("The agent takes no options; they are ignored", extra={"options": sorted(run.options)})
-        agent = self._agent
-        if not run.keeps_session:
-            agent = cast("SupportsAgentRun", without_saving(agent, run.session))
-        started: object = agent.run(cast("Any", run.messages), **kwargs)
+        started: object = self._agent_of(run).run(cast("Any", run.messages), **kwargs)
         # A ResponseStream is awaitable too, but awaiting it would finish it before the first update is out.
         if not isinstance(started, AsyncIterable) and isinstance(started, Awaitable):
             started = await started
