@@ -1,0 +1,135 @@
+"""What dead processes left running is ended by those that live."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from msgspec.structs import replace
+
+from agent_framework_hosting.errors import StaleWrite
+from agent_framework_hosting.isolation import SHARED, IsolationKeys, Partition
+from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
+from agent_framework_hosting.sql.database import Database
+from agent_framework_hosting_responses.protocol.resources import lost_response
+from agent_framework_hosting_responses.recovery import Recovery
+from agent_framework_hosting_responses.stores.base import (
+    ConversationId,
+    ConversationKey,
+    ConversationRecord,
+    ResponseRecord,
+)
+from agent_framework_hosting_responses.stores.sql_conversations import SqlConversationStore
+from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
+
+ADA = IsolationKeys(user_key="ada").partition
+CONVERSATION = ConversationKey(SHARED, ConversationId("conv_1"))
+
+
+def running(name: str, *, owner: str, partition: Partition = SHARED, conversation: str | None = None) -> ResponseRecord:
+    body = {"id": name, "status": "in_progress", "output": [], "error": None, "service_tier": "auto", "usage": None}
+    return ResponseRecord(
+        key=RunKey(partition, RunId(name)),
+        status=RunStatus.IN_PROGRESS,
+        created_at=1,
+        body=json.dumps(body).encode(),
+        owner=owner,
+        input=({"id": f"{name}_in", "type": "message"},),
+        conversation_id=conversation,
+    )
+
+
+async def all_dead(owners: set[str]) -> set[str]:
+    return owners
+
+
+async def status_of(store: SqlResponseStore, record: ResponseRecord) -> RunStatus:
+    stored = await store.get(record.key)
+    assert stored is not None
+    return stored.status
+
+
+async def test_runs_of_dead_processes_fail_and_those_of_living_ones_go_on(database: Database) -> None:
+    store, conversations = SqlResponseStore(database), SqlConversationStore(database)
+    lost, other, mine, alive = (
+        running("a", owner="dead"),
+        running("b", owner="dead", partition=ADA),
+        running("c", owner="me"),
+        running("d", owner="alive"),
+    )
+    for record in (lost, other, mine, alive):
+        await store.create(record)
+
+    async def dead_owners(owners: set[str]) -> set[str]:
+        return owners - {"alive"}
+
+    ended = await Recovery(store, conversations, owner="me").run(dead_owners)
+
+    assert ended == 2
+    assert [await status_of(store, record) for record in (lost, other, mine, alive)] == [
+        RunStatus.FAILED,
+        RunStatus.FAILED,
+        RunStatus.IN_PROGRESS,
+        RunStatus.IN_PROGRESS,
+    ]
+    stored = await store.get(lost.key)
+    assert stored is not None
+    body = json.loads(stored.body)
+    assert body["error"]["code"] == "server_error"
+    assert stored.input == lost.input
+
+
+async def test_the_conversation_of_a_lost_run_is_free_again_and_has_nothing_of_it(database: Database) -> None:
+    store, conversations = SqlResponseStore(database), SqlConversationStore(database)
+    await conversations.create(ConversationRecord(key=CONVERSATION, created_at=1, metadata={}), ())
+    await store.create(running("a", owner="dead", conversation="conv_1"))
+
+    await Recovery(store, conversations, owner="me").run(all_dead)
+
+    head = await conversations.head(CONVERSATION)
+    assert head is not None
+    assert head.context.all_items() == ()
+    await store.create(running("b", owner="me", conversation="conv_1"))
+
+
+async def test_the_lock_of_an_unstored_response_of_a_dead_process_is_given_back(database: Database) -> None:
+    store, conversations = SqlResponseStore(database), SqlConversationStore(database)
+    await conversations.create(ConversationRecord(key=CONVERSATION, created_at=1, metadata={}), ())
+    await conversations.lock(running("unstored", owner="dead", conversation="conv_1"))
+
+    await Recovery(store, conversations, owner="me").run(all_dead)
+
+    await conversations.lock(running("next", owner="me", conversation="conv_1"))
+
+
+async def test_a_process_that_was_thought_dead_writes_nothing_any_more(database: Database) -> None:
+    store, conversations = SqlResponseStore(database), SqlConversationStore(database)
+    record = running("a", owner="paused")
+    await store.create(record)
+    paused = await store.begin(record.key, owner="paused")
+    assert isinstance(paused, Attempt)
+
+    await Recovery(store, conversations, owner="me").run(all_dead)
+
+    with pytest.raises(StaleWrite):
+        await store.save(paused, replace(record, status=RunStatus.COMPLETED))
+    assert await status_of(store, record) is RunStatus.FAILED
+
+
+async def test_two_processes_that_recover_at_once_end_each_run_once(database: Database) -> None:
+    store, conversations = SqlResponseStore(database), SqlConversationStore(database)
+    for number in range(20):
+        await store.create(running(f"r{number}", owner="dead"))
+
+    for owner in ("one", "two"):
+        await Recovery(store, conversations, owner=owner).run(all_dead)
+
+    assert await store.running_owners() == set()
+
+
+def test_a_lost_response_says_that_it_failed_and_nothing_of_the_inside() -> None:
+    body = json.loads(lost_response(running("a", owner="dead").body))
+
+    assert (body["status"], body["completed_at"], body["service_tier"]) == ("failed", None, "default")
+    assert body["output"] == []
+    assert set(body["error"]) == {"code", "message"}
