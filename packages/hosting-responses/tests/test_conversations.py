@@ -15,17 +15,13 @@ import openai
 import pytest
 import raw
 import wire
-from starlette.exceptions import HTTPException
+from states import State
 
 from agent_framework_hosting import AgentFrameworkHost, IsolationKeys
-from agent_framework_hosting.channel import ChannelContribution
-from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.isolation import reset_current_isolation_keys, set_current_isolation_keys
 from agent_framework_hosting.testing.agents import ScriptedAgent
-from agent_framework_hosting_responses import ResponsesSettings
-from agent_framework_hosting_responses.conversation_routes import conversation_routes
+from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 from agent_framework_hosting_responses.conversations import ConversationsService
-from agent_framework_hosting_responses.http import handle_error
 from agent_framework_hosting_responses.protocol.errors import RequestError
 from agent_framework_hosting_responses.protocol.json import JsonObject
 from agent_framework_hosting_responses.protocol.query import ListQuery
@@ -35,26 +31,11 @@ from agent_framework_hosting_responses.stores.memory_conversations import Memory
 ADA, BOB = {"x-agent-user-isolation-key": "ada"}, {"x-agent-user-isolation-key": "bob"}
 
 
-class ConversationsChannel:
-    """The Conversations API alone, under both of its prefixes."""
-
-    name = "conversations"
-    path = ""
-
-    def __init__(self, store: MemoryConversationStore | None = None, **settings: Any) -> None:
-        self.store = store or MemoryConversationStore()
-        self.service = ConversationsService(self.store, self.store, settings=ResponsesSettings(**settings))
-
-    def contribute(self, context: ChannelContext) -> ChannelContribution:
-        return ChannelContribution(
-            root_routes=[route for prefix in ("", "/v1") for route in conversation_routes(prefix, self.service)],
-            exception_handlers={HTTPException: handle_error, Exception: handle_error},
-        )
-
-
-def host_of(store: MemoryConversationStore | None = None, **settings: Any) -> AgentFrameworkHost:
-    channel = ConversationsChannel(store, **settings)
-    return AgentFrameworkHost(ScriptedAgent(["hello"]), channels=[channel], trust_isolation_headers=True)
+def host_of(state: State, **settings: Any) -> AgentFrameworkHost:
+    channel = ResponsesChannel(settings=ResponsesSettings(**settings))
+    return AgentFrameworkHost(
+        ScriptedAgent(["hello"]), channels=[channel], trust_isolation_headers=True, **state.options
+    )
 
 
 def says(content: Any, **members: Any) -> Any:
@@ -68,8 +49,8 @@ def texts(items: Sequence[Any]) -> list[str]:
 # --- The official client -----------------------------------------------------------------------------------------
 
 
-async def test_the_client_can_make_read_change_and_delete_a_conversation() -> None:
-    async with live.serve(host_of().app) as served:
+async def test_the_client_can_make_read_change_and_delete_a_conversation(state: State) -> None:
+    async with live.serve(host_of(state).app) as served:
         conversations = served.client.conversations
         made = await conversations.create(items=[says("one"), says("two")], metadata={"topic": "demo"})
         found = await conversations.retrieve(made.id)
@@ -90,10 +71,10 @@ async def test_the_client_can_make_read_change_and_delete_a_conversation() -> No
     assert (deleted.id, deleted.object, deleted.deleted) == (made.id, "conversation.deleted", True)
 
 
-async def test_the_client_can_add_read_and_delete_items() -> None:
+async def test_the_client_can_add_read_and_delete_items(state: State) -> None:
     call: Any = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
     output: Any = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
-    async with live.serve(host_of().app) as served:
+    async with live.serve(host_of(state).app) as served:
         conversation = await served.client.conversations.create()
         items = served.client.conversations.items
         added = await items.create(conversation.id, items=[says("hi", id="msg_mine"), call, output], include=[])
@@ -111,7 +92,7 @@ async def test_the_client_can_add_read_and_delete_items() -> None:
     assert left == added.data[1:]
 
 
-async def test_the_sync_client_can_do_all_of_it() -> None:
+async def test_the_sync_client_can_do_all_of_it(state: State) -> None:
     def work(client: openai.OpenAI) -> None:
         conversations = client.conversations
         made = conversations.create(metadata={"a": "1"})
@@ -129,14 +110,14 @@ async def test_the_sync_client_can_do_all_of_it() -> None:
         with pytest.raises(openai.NotFoundError):
             conversations.items.list(made.id)
 
-    async with live.serve(host_of().app) as served:
+    async with live.serve(host_of(state).app) as served:
         await live.in_thread(lambda: work(served.sync_client))
 
 
 @pytest.mark.behaviour("D2")
-async def test_the_client_pages_through_130_items_in_both_orders() -> None:
+async def test_the_client_pages_through_130_items_in_both_orders(state: State) -> None:
     names = [f"item {number}" for number in range(130)]
-    async with live.serve(host_of().app) as served:
+    async with live.serve(host_of(state).app) as served:
         made = await served.client.conversations.create(items=[says(name) for name in names[:20]])
         items = served.client.conversations.items
         for start in range(20, 130, 20):
@@ -155,7 +136,7 @@ async def test_the_client_pages_through_130_items_in_both_orders() -> None:
     assert rest == forward[128:]
 
 
-async def test_each_kind_of_item_comes_back_to_the_client_as_what_it_is() -> None:
+async def test_each_kind_of_item_comes_back_to_the_client_as_what_it_is(state: State) -> None:
     sent: list[Any] = [
         says([{"type": "input_text", "text": "q"}, {"type": "input_image", "image_url": "https://x.y/z.png"}]),
         {"role": "assistant", "content": "a"},
@@ -170,7 +151,7 @@ async def test_each_kind_of_item_comes_back_to_the_client_as_what_it_is() -> Non
         {"type": "custom_tool_call", "call_id": "call_1", "name": "c", "input": "x"},
         {"type": "custom_tool_call_output", "call_id": "call_1", "output": "y"},
     ]
-    async with live.serve(host_of().app) as served:
+    async with live.serve(host_of(state).app) as served:
         made = await served.client.conversations.create(items=sent)
         listed: list[Any] = [item async for item in served.client.conversations.items.list(made.id, order="asc")]
         one_by_one = [
@@ -184,9 +165,9 @@ async def test_each_kind_of_item_comes_back_to_the_client_as_what_it_is() -> Non
     assert {item.status for item in listed if item.type in {"message", "mcp_call", "web_search_call"}} == {"completed"}
 
 
-async def test_hard_text_comes_back_unchanged() -> None:
+async def test_hard_text_comes_back_unchanged(state: State) -> None:
     hard = "a\x00b\u2028c\r\nd\ud83d e 👩\u200d👧"
-    async with live.serve(host_of().app) as served:
+    async with live.serve(host_of(state).app) as served:
         made = await served.http.post(
             "/conversations",
             content=json.dumps({"items": [says(hard)], "metadata": {"k\x00": hard}}),
@@ -200,8 +181,8 @@ async def test_hard_text_comes_back_unchanged() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("content", [b"", b"null", b"{}", b'{"items": null, "metadata": null}'])
-async def test_a_conversation_is_made_of_nothing_under_both_prefixes(prefix: str, content: bytes) -> None:
-    async with live.serve(host_of().app) as served:
+async def test_a_conversation_is_made_of_nothing_under_both_prefixes(prefix: str, content: bytes, state: State) -> None:
+    async with live.serve(host_of(state).app) as served:
         made = await served.http.post(f"{prefix}/conversations", content=content)
         found = await served.http.get(f"{prefix}/conversations/{made.json()['id']}")
         listed = await served.http.get(f"{prefix}/conversations/{made.json()['id']}/items")
@@ -212,8 +193,8 @@ async def test_a_conversation_is_made_of_nothing_under_both_prefixes(prefix: str
     assert listed.json() == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
-async def test_a_deleted_conversation_is_unknown_for_every_verb() -> None:
-    async with live.serve(host_of().app) as served:
+async def test_a_deleted_conversation_is_unknown_for_every_verb(state: State) -> None:
+    async with live.serve(host_of(state).app) as served:
         made = (await served.http.post("/conversations", json={"items": [says("hi", id="msg_1")]})).json()["id"]
         await served.http.delete(f"/conversations/{made}")
         wrong = await wrong_answers(
@@ -223,8 +204,8 @@ async def test_a_deleted_conversation_is_unknown_for_every_verb() -> None:
     assert "\n".join(wrong) == ""
 
 
-async def test_a_list_is_not_shifted_by_what_is_deleted_or_added_meanwhile() -> None:
-    async with live.serve(host_of().app) as served:
+async def test_a_list_is_not_shifted_by_what_is_deleted_or_added_meanwhile(state: State) -> None:
+    async with live.serve(host_of(state).app) as served:
         items = served.client.conversations.items
         made = await served.client.conversations.create(items=[says(str(number)) for number in range(6)])
         first = await items.list(made.id, limit=2, order="asc")
@@ -306,9 +287,9 @@ METADATA: list[tuple[Any, ...]] = [
 
 
 @pytest.mark.behaviour("C5", "C6")
-async def test_each_request_that_cannot_be_answered_gets_the_error_of_the_catalogue() -> None:
+async def test_each_request_that_cannot_be_answered_gets_the_error_of_the_catalogue(state: State) -> None:
     missing, empty = "missing_required_parameter", "Invalid 'items': empty array."
-    async with live.serve(host_of().app) as served:
+    async with live.serve(host_of(state).app) as served:
         made = (await served.http.post(NEW, json={"items": [says("hi", id="msg_1")]})).json()["id"]
         one = f"{NEW}/{made}"
         items = f"{one}/items"
@@ -355,8 +336,8 @@ async def test_each_request_that_cannot_be_answered_gets_the_error_of_the_catalo
     assert found.json()["metadata"] == {}
 
 
-async def test_a_body_that_is_no_json_or_too_large_is_refused() -> None:
-    async with live.serve(host_of(max_body_bytes=1_000).app) as served:
+async def test_a_body_that_is_no_json_or_too_large_is_refused(state: State) -> None:
+    async with live.serve(host_of(state, max_body_bytes=1_000).app) as served:
         made = (await served.http.post(NEW)).json()["id"]
         for path in (NEW, f"{NEW}/{made}", f"{NEW}/{made}/items"):
             typed = await served.http.post(path, content=b"{}", headers={"content-type": "text/plain"})
@@ -365,8 +346,8 @@ async def test_a_body_that_is_no_json_or_too_large_is_refused() -> None:
             assert (large.status_code, large.headers["x-should-retry"]) == (413, "false")
 
 
-async def test_a_strict_operator_refuses_unknown_fields() -> None:
-    async with live.serve(host_of(strict_fields=True).app) as served:
+async def test_a_strict_operator_refuses_unknown_fields(state: State) -> None:
+    async with live.serve(host_of(state, strict_fields=True).app) as served:
         made = (await served.http.post(NEW, json={"items": [], "metadata": {}})).json()["id"]
         bodies: list[tuple[str, Any]] = [
             (NEW, {"model": "a"}),
@@ -380,8 +361,8 @@ async def test_a_strict_operator_refuses_unknown_fields() -> None:
     ] * 3
 
 
-async def test_the_official_client_gets_the_exception_class_of_each_status() -> None:
-    async with live.serve(host_of().app) as served:
+async def test_the_official_client_gets_the_exception_class_of_each_status(state: State) -> None:
+    async with live.serve(host_of(state).app) as served:
         conversations = served.client.conversations
         with pytest.raises(openai.NotFoundError) as missing:
             await conversations.retrieve("conv_x")
@@ -396,8 +377,8 @@ async def test_the_official_client_gets_the_exception_class_of_each_status() -> 
 
 
 @pytest.mark.behaviour("E1")
-async def test_the_conversation_of_another_user_is_unknown_for_every_verb() -> None:
-    async with live.serve(host_of().app) as served:
+async def test_the_conversation_of_another_user_is_unknown_for_every_verb(state: State) -> None:
+    async with live.serve(host_of(state).app) as served:
         made = await served.http.post(NEW, json={"items": [says("secret", id="msg_1")]}, headers=ADA)
         conversation_id = made.json()["id"]
         for headers in (BOB, {}):
@@ -416,8 +397,8 @@ async def test_the_conversation_of_another_user_is_unknown_for_every_verb() -> N
 
 
 @pytest.mark.behaviour("E1")
-async def test_an_item_of_another_user_is_no_cursor_and_does_not_take_an_id() -> None:
-    async with live.serve(host_of().app) as served:
+async def test_an_item_of_another_user_is_no_cursor_and_does_not_take_an_id(state: State) -> None:
+    async with live.serve(host_of(state).app) as served:
         await served.http.post(NEW, json={"items": [says("secret", id="msg_1")]}, headers=ADA)
         made = (await served.http.post(NEW, json={}, headers=BOB)).json()["id"]
         cursor = await served.http.get(f"{NEW}/{made}/items?after=msg_1", headers=BOB)
@@ -581,10 +562,10 @@ def mutated(body: Any, chance: random.Random) -> Any:
 
 
 @pytest.mark.behaviour("C6")
-async def test_no_body_breaks_the_server() -> None:
+async def test_no_body_breaks_the_server(state: State) -> None:
     chance = random.Random(7)
     statuses: list[int] = []
-    async with live.serve(host_of(Fussy()).app) as served, raw.connect(served.base_url) as connection:
+    async with live.serve(host_of(state).app) as served, raw.connect(served.base_url) as connection:
         made = (await connection.request("POST", NEW, {})).json()["id"]
         for _ in range(1_500):
             path = chance.choice([NEW, f"{NEW}/{made}", f"{NEW}/{made}/items"])
@@ -602,9 +583,9 @@ async def test_no_body_breaks_the_server() -> None:
 
 
 @pytest.mark.behaviour("C6")
-async def test_no_address_breaks_the_server() -> None:
+async def test_no_address_breaks_the_server(state: State) -> None:
     chance = random.Random(8)
-    async with live.serve(host_of(Fussy()).app) as served, raw.connect(served.base_url) as connection:
+    async with live.serve(host_of(state).app) as served, raw.connect(served.base_url) as connection:
         made = (await connection.request("POST", NEW, {"items": [says("q", id="msg_1")]})).json()["id"]
         pieces = [
             made, "conv_x", "items", "msg_1", "..", "%2e%2e%2f", "%00", "%ff", "%e2%80%a8", "a" * 3_000, "x%20y", "%ed%a0%80",
