@@ -212,10 +212,10 @@ def test_a_new_migration_of_one_part_does_not_see_the_tables_of_others(empty: Da
     assert "drop_table" not in text
 
 
-def test_processes_that_upgrade_at_once_all_succeed(empty_url: sa.URL) -> None:
+def test_processes_that_upgrade_at_once_all_succeed(empty: Database) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", UPGRADE, empty_url.render_as_string(hide_password=False)],
+            [sys.executable, "-c", UPGRADE, empty.url.render_as_string(hide_password=False)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
