@@ -201,7 +201,7 @@ class SnapshotCodec:
     """
 
     def __init__(self) -> None:
-        self._seen: WeakKeyDictionary[Message, tuple[bytes, bytes]] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[Message, tuple[Fingerprint, bytes]] = WeakKeyDictionary()
 
     def encode(self, session: AgentSession) -> Encoded:
         """Return the session's snapshot; the session stays as it is.
@@ -252,7 +252,7 @@ class SnapshotCodec:
 class _Encoding:
     """The encoding of one session: what was taken out of it so far, and whether anything was changed by it."""
 
-    def __init__(self, seen: WeakKeyDictionary[Message, tuple[bytes, bytes]]) -> None:
+    def __init__(self, seen: WeakKeyDictionary[Message, tuple[Fingerprint, bytes]]) -> None:
         self._seen = seen
         self._lists: dict[ListPath, tuple[bytes, ...]] = {}
         self._is_exact = True
@@ -396,46 +396,57 @@ def _from_dict(payload: dict[str, JsonValue], *, where: str) -> AgentSession:
 
 # --- Fingerprints of messages
 
+Fingerprint: TypeAlias = tuple[bytes, tuple[str, ...]]
+"""All fields of a message: its texts, and the rest as bytes (of long ones a digest)."""
+
 _DIGEST_FROM: Final = 1_024
+_MESSAGE_FIELDS: Final = len(vars(Message("user")))
+_CONTENT_FIELDS: Final = len(vars(Content("text")))
 
 
-def fingerprint(message: Message) -> bytes | None:
-    """Return bytes that are others as soon as any field of the message is, however deep; `None` if that is unknown.
+def fingerprint(message: Message) -> Fingerprint | None:
+    """Return what is another one as soon as any field of the message is, however deep; `None` if that is unknown.
 
     `raw_representation` does not count: it is not stored.
     """
+    texts: list[str] = []
     # Marshal, only written, never read: it takes exactly the types of plain values and refuses all others, it tells
     # 1 from True and a list from a tuple, and is fast. Version 0 has no references: equal values give equal bytes.
     try:
-        mark = marshal.dumps(cast("Any", _fields(message, [_content(content) for content in message.contents])), 0)
+        mark = marshal.dumps(
+            cast("Any", _fields(message, [_content(content, texts) for content in message.contents])), 0
+        )
     except ValueError:
+        texts = []
         try:
             mark = marshal.dumps(cast("Any", _expand(message)), 0)
         except (ValueError, RecursionError):
             return None
-    return mark if len(mark) < _DIGEST_FROM else hashlib.blake2b(mark, digest_size=32).digest()
+    return (mark if len(mark) < _DIGEST_FROM else hashlib.blake2b(mark, digest_size=32).digest(), tuple(texts))
 
 
-def _fields(message: Message, contents: list[object]) -> dict[str, object]:
-    return {**vars(message), "contents": contents, "raw_representation": None}
+def _fields(message: Message, contents: list[object]) -> object:
+    fields = {**vars(message), "contents": contents, "raw_representation": None}
+    # The values alone: a message has the same attributes in the same order all its life, except for added ones.
+    return [*fields.values()] if len(fields) == _MESSAGE_FIELDS else fields
 
 
-def _content(content: Content) -> object:
+def _content(content: Content, texts: list[str]) -> object:
     if type(content) is not Content:
         raise ValueError
-    # The values alone: a content has the same 46 attributes in the same order all its life.
-    if content.raw_representation is None:
-        return [*vars(content).values()]
-    return [*{**vars(content), "raw_representation": None}.values()]
+    fields = {**vars(content), "raw_representation": None}
+    if type(content.text) is str:
+        # Not written: a text is compared faster as it is, and need not be in memory twice.
+        texts.append(content.text)
+        fields["text"] = True
+    return [*fields.values()] if len(fields) == _CONTENT_FIELDS else fields
 
 
 def _expand(value: object) -> object:
+    """Return a message with contents inside of contents (a call inside of its approval) as plain values."""
     kind = type(value)
-    if kind is Message:
-        message = cast("Message", value)
-        return {key: _expand(item) for key, item in _fields(message, [*message.contents]).items()}
-    if kind is Content:
-        return ("content", {key: _expand(item) for key, item in vars(value).items() if key != "raw_representation"})
+    if kind in {Message, Content}:
+        return (kind.__name__, {key: _expand(item) for key, item in vars(value).items() if key != "raw_representation"})
     if kind is list:
         return [_expand(item) for item in cast("list[object]", value)]
     if kind is dict:
