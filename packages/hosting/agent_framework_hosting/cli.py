@@ -1,4 +1,4 @@
-"""The command line: `afhost serve module:attribute` and `afhost check module:attribute`."""
+"""The command line: `afhost serve module:attribute`, `afhost check module:attribute` and `afhost db …`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
-from .errors import ConfigurationError
+from .db_cli import add_actions
+from .errors import ConfigurationError, StoreUnavailable
 from .host import AgentFrameworkHost
 from .loading import DEFAULT_PATH, build_host, load
 from .logs import show_logs
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
-    except ConfigurationError as error:
+    except (ConfigurationError, StoreUnavailable) as error:
         print(f"afhost: {error}", file=sys.stderr)
         return USAGE_ERROR
     return 0
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="build the host and print what it would serve")
     _add_reference(check)
     check.set_defaults(command=_check)
+    add_actions(commands.add_parser("db", help="upgrade, prune or measure the database of a host"))
     return parser
 
 

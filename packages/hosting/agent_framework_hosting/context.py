@@ -17,7 +17,7 @@ from .isolation import IsolationKeys, Partition, get_current_isolation_keys
 from .retention import Pruner
 from .runs.base import RunEngine, RunLog
 from .sessions import SessionLease, Sessions
-from .stores.base import Prunable, Retention, SessionStore
+from .stores.base import Prunable, SessionStore
 from .targets.base import Target, TargetInput
 from .types import ChannelRequest, HostedRunResult
 
@@ -132,7 +132,6 @@ class ChannelContext:
 
     `database` is there if the host keeps its state in one, and open from before the first start-up callback until after
     the last shutdown callback. `owner` names this process in it, `presence` tells which owners are still alive.
-    `retention` is what the host's operator asked for, `None` for the defaults.
     """
 
     target: Target
@@ -144,7 +143,6 @@ class ChannelContext:
     database: Database | None = None
     owner: str = ""
     presence: Presence | None = None
-    retention: Retention | None = None
     pruner: Pruner = field(default_factory=Pruner)
     debug: bool = False
 

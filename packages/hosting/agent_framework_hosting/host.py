@@ -6,7 +6,6 @@ import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard, cast
 
 from agent_framework import SupportsAgentRun, Workflow
@@ -14,12 +13,15 @@ from agent_framework import SupportsAgentRun, Workflow
 from .app import HostApp
 from .channel import Channel
 from .context import ChannelContext, current_partition
+from .directories import PathName
 from .errors import ConfigurationError
 from .isolation import IsolationKeys
 from .lifecycle import Lifecycle
+from .middleware import PartitionResolver
 from .runs.memory import MemoryRunEngine, MemoryRunLog
 from .sessions import Sessions
-from .stores.memory import MemorySessionStore
+from .state import HostState, choose_state
+from .stores.base import Retention, SessionStore
 from .targets.agent import AgentTarget
 from .targets.base import Target
 from .types import HostStatePaths
@@ -27,7 +29,6 @@ from .types import HostStatePaths
 TRUST_VARIABLE = "FOUNDRY_HOSTING_ENVIRONMENT"
 """Environment variable that says, by any non-empty value, that a trusted environment sets the isolation headers."""
 
-PathName: TypeAlias = str | Path
 HostTarget: TypeAlias = SupportsAgentRun | Workflow | Callable[[], Workflow] | Target
 """What can be hosted: an agent, a workflow, a function that builds one, or a target of your own."""
 
@@ -38,12 +39,23 @@ class AgentFrameworkHost:
     `app` is the ASGI application; the host itself is one too. Mounted in another application, the parent must run
     `host.lifespan`: `FastAPI(lifespan=host.lifespan)`.
 
-    `checkpoint_location` is the directory of a workflow's checkpoints. `trust_isolation_headers` says whether the sender
-    of the isolation headers is trusted; `None` asks the environment (`FOUNDRY_HOSTING_ENVIRONMENT`). `shutdown_grace`:
-    seconds that runs get to finish when the host stops. `debug` shows tracebacks to callers.
+    State lives in memory, bounded, unless one of these says otherwise. `state_dir`: a directory (sessions, responses and
+    conversations in a SQLite file, checkpoints of a workflow beside it), or the mapping `HostStatePaths`.
+    `database_url`: a PostgreSQL database, upgraded by `afhost db upgrade`. With neither, the environment variable
+    `AFHOST_DATABASE_URL` is asked. `checkpoint_location` is the directory of a workflow's checkpoints and wins over that
+    of `state_dir`. `session_store` keeps the agents' sessions in place of the host's own store. `retention` says how long
+    sessions and checkpoints are kept, each by themselves; it is enforced in the background. Channels have settings of
+    their own for what they keep.
+
+    `resolve_partition` says for each request whose it is: it returns a user key or `IsolationKeys`, or raises Starlette's
+    `HTTPException`; probes are not asked about. Without it, `trust_isolation_headers` says whether the sender of the
+    isolation headers is trusted; `None` asks the environment (`FOUNDRY_HOSTING_ENVIRONMENT`).
+
+    `shutdown_grace`: seconds that runs get to finish when the host stops. `debug` shows tracebacks to callers.
 
     Raises:
-        ConfigurationError: the target, the channels or the options do not fit; the message says what to change.
+        ConfigurationError: the target, the channels or the options do not fit, or need an extra that is not installed;
+            the message says what to change.
     """
 
     def __init__(
@@ -54,35 +66,29 @@ class AgentFrameworkHost:
         debug: bool = False,
         checkpoint_location: PathName | None = None,
         state_dir: PathName | HostStatePaths | None = None,
+        database_url: str | None = None,
+        session_store: SessionStore | None = None,
+        retention: Retention | None = None,
+        resolve_partition: PartitionResolver | None = None,
         trust_isolation_headers: bool | None = None,
         shutdown_grace: float = 30.0,
     ) -> None:
-        if state_dir is not None:
-            raise ConfigurationError(
-                "state_dir: durable state is not available yet in this version. Leave it out; sessions, responses and "
-                "runs then live in memory."
-            )
         if shutdown_grace < 0:
             raise ConfigurationError("shutdown_grace must be 0 or more seconds.")
-        self.target = _pick_target(target, checkpoint_location)
+        _check_trust(resolve_partition, trust_isolation_headers)
+        self._state = choose_state(
+            state_dir=state_dir, database_url=database_url, session_store=session_store, retention=retention
+        )
+        self.target = _pick_target(target, checkpoint_location, self._state)
         self.channels = _checked_channels(channels)
         self.debug = debug
         if trust_isolation_headers is None:
             trust_isolation_headers = bool(os.environ.get(TRUST_VARIABLE))
         self._trusts_headers = trust_isolation_headers
+        self._resolve_partition = resolve_partition
         self._grace = shutdown_grace
         self._app: HostApp | None = None
-        store = MemorySessionStore()
-        log = MemoryRunLog()
-        self._context = ChannelContext(
-            target=self.target,
-            session_store=store,
-            sessions=Sessions(store, new_session=self.target.new_session),
-            engine=MemoryRunEngine(),
-            run_log=log,
-            durable_log=log,
-            debug=debug,
-        )
+        self._context = _new_context(self.target, self._state, debug=debug)
 
     @property
     def app(self) -> HostApp:
@@ -137,10 +143,20 @@ class AgentFrameworkHost:
 
     def _build(self) -> HostApp:
         contributions = [(channel, channel.contribute(self._context)) for channel in self.channels]
+        state = self._state
         lifecycle = Lifecycle(
             self._context.engine,
-            on_startup=[callback for _, part in contributions for callback in part.on_startup],
-            on_shutdown=[callback for _, part in contributions for callback in part.on_shutdown],
+            # The state is open before a channel starts and until the last has stopped; in between it is pruned.
+            on_startup=[
+                state.open,
+                *(callback for _, part in contributions for callback in part.on_startup),
+                state.pruner.start,
+            ],
+            on_shutdown=[
+                state.close,
+                *(callback for _, part in contributions for callback in part.on_shutdown),
+                state.pruner.stop,
+            ],
             grace=self._grace,
         )
         return HostApp(
@@ -150,13 +166,43 @@ class AgentFrameworkHost:
                 "target": self.target.name,
                 "target_kind": self.target.kind,
                 "channels": {channel.name: channel.path or "/" for channel in self.channels},
+                "state": state.kind,
             },
             trust_isolation_headers=self._trusts_headers,
+            resolve_partition=self._resolve_partition,
             debug=self.debug,
         )
 
 
-def _pick_target(target: object, checkpoint_location: PathName | None) -> Target:
+def _check_trust(resolve_partition: PartitionResolver | None, trust: bool | None) -> None:  # noqa: FBT001  the option as it came
+    if resolve_partition is None:
+        return
+    if not callable(resolve_partition):
+        raise ConfigurationError("resolve_partition must be a function of the request.")
+    if trust:
+        raise ConfigurationError(
+            "trust_isolation_headers and resolve_partition both say whose a request is: leave one out."
+        )
+
+
+def _new_context(target: Target, state: HostState, *, debug: bool) -> ChannelContext:
+    log = MemoryRunLog()
+    return ChannelContext(
+        target=target,
+        session_store=state.session_store,
+        sessions=Sessions(state.session_store, new_session=target.new_session),
+        engine=MemoryRunEngine(),
+        run_log=log,
+        durable_log=log,
+        debug=debug,
+        database=state.database,
+        owner=state.owner,
+        presence=state.presence,
+        pruner=state.pruner,
+    )
+
+
+def _pick_target(target: object, checkpoint_location: PathName | None, state: HostState) -> Target:
     if inspect.isclass(target):
         raise ConfigurationError(f"The target is the class {target.__name__}: pass an instance of it.")
     is_workflow = isinstance(target, Workflow)
@@ -169,7 +215,9 @@ def _pick_target(target: object, checkpoint_location: PathName | None) -> Target
     if is_workflow or callable(target):
         from .targets.workflow import WorkflowTarget  # noqa: PLC0415  only hosts of workflows load it
 
-        return WorkflowTarget(cast("Callable[[], Workflow]", target), checkpoint_location=checkpoint_location)
+        return WorkflowTarget(
+            cast("Callable[[], Workflow]", target), checkpoints=state.checkpoints(checkpoint_location)
+        )
     hint = " Call its build() first." if callable(getattr(target, "build", None)) else ""
     raise ConfigurationError(
         f"The target is a {type(target).__name__}: pass an agent, a Workflow, or a function without arguments that "

