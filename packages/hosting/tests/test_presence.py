@@ -49,7 +49,7 @@ async def test_processes_have_names_of_their_own(database: Database) -> None:
 async def test_the_dead_are_those_that_are_not_registered_or_did_not_renew(database: Database) -> None:
     me = Presence(database, owner="me", exclusive=False)
     for other in ("alive", "still", "late"):
-        await database.run(Presence(database, owner=other, exclusive=False)._register)
+        await database.run(Presence(database, owner=other, exclusive=False)._write)
     await me.start()
     await stand_still(database, "still", LEASE + 1)
     await stand_still(database, "late", LEASE - 5)
@@ -66,7 +66,7 @@ async def test_renewing_keeps_a_process_alive(database: Database) -> None:
     await other.start()
     await stand_still(database, "other", LEASE - 5)
 
-    await other.beat()
+    await other.sign()
     await stand_still(database, "other", LEASE - 5)
 
     assert await me.dead_owners({"other"}) == set()
@@ -89,75 +89,117 @@ async def test_a_process_renews_by_itself(database: Database) -> None:
     await presence.stop()
 
 
-async def test_a_process_that_was_taken_for_dead_is_told_once(database: Database) -> None:
-    told: list[str] = []
+async def test_a_process_that_was_taken_for_dead_is_told_once_and_lives_on(database: Database) -> None:
+    told: list[bool] = []
     me, other = (Presence(database, owner=name, exclusive=False) for name in ("me", "other"))
-    other.on_lost(lambda: told.append("first"))
-    other.on_lost(lambda: told.append("second"))
+    other.on_lost = lambda: told.append(other.is_lost)
     await me.start()
     await other.start()
     await stand_still(database, "other", LEASE + 1)
 
     assert await me.dead_owners({"other"}) == {"other"}
-    await other.beat()
-    await other.beat()
+    await other.sign()
+    await other.sign()
 
-    assert other.is_lost
-    assert told == ["first", "second"]
-    assert await me.dead_owners({"other"}) == {"other"}
+    assert told == [True]
+    assert not other.is_lost
+    assert await me.dead_owners({"other"}) == set()
     await other.stop()
     await me.stop()
 
 
-async def test_a_process_whose_renewal_hangs_is_told_when_its_lease_runs_out(database: Database) -> None:
-    opened, told = threading.Event(), asyncio.Event()
-    presence = Presence(database, owner="me", exclusive=False, beat=0.001, lease=0.2)
-    presence.on_lost(told.set)
+async def test_a_late_sign_of_life_that_nobody_missed_is_no_loss(database: Database) -> None:
+    told: list[str] = []
+    presence = Presence(database, owner="me", exclusive=False, on_lost=lambda: told.append("lost"))
+    await presence.start()
+    await stand_still(database, "me", LEASE + 1)
+
+    await presence.sign()
+    await presence.stop()
+
+    assert told == []
+
+
+async def test_a_process_whose_sign_of_life_hangs_is_told_when_its_lease_ends(database: Database) -> None:
+    opened, lost = threading.Event(), asyncio.Event()
+    presence = Presence(database, owner="me", exclusive=False, beat=0.001, lease=0.2, on_lost=lost.set)
     await presence.start()
 
-    # What holds the row, or SQLite's only thread.
+    # Holds the row, and SQLite's only thread.
     def hold(connection: sa.Connection) -> None:
         connection.execute(sa.update(processes).values(seen_at=processes.c.seen_at))
         assert opened.wait(SECONDS)
 
     held = asyncio.create_task(database.run(hold))
-    await asyncio.wait_for(told.wait(), SECONDS)
+    await asyncio.wait_for(lost.wait(), SECONDS)
     opened.set()
     await held
     await presence.stop()
 
-    assert presence.is_lost
     assert await database.run(registered) == set()
 
 
-async def test_a_process_starts_anew_after_it_was_lost(database: Database) -> None:
-    presence = Presence(database, owner="me", exclusive=False)
+async def test_a_process_may_be_started_again_under_its_name(database: Database) -> None:
+    told: list[str] = []
+    presence = Presence(database, owner="me", exclusive=False, on_lost=lambda: told.append("lost"))
     await presence.start()
-    await database.run(presence._unregister)
-    await presence.beat()
     await presence.stop()
 
     await presence.start()
 
-    assert not presence.is_lost
+    assert told == []
     assert await database.run(registered) == {"me"}
     await presence.stop()
 
 
-async def test_a_database_that_is_closed_is_no_reason_to_fail(
+async def test_a_database_that_is_away_does_not_end_the_process(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
+    seen: list[str] = []
+
+    async def watcher() -> None:
+        seen.append("seen")
+
     presence = Presence(database, owner="me", exclusive=False)
+    presence.watch(watcher)
     await presence.start()
     await database.close()
 
-    await presence.beat()
-    await presence.stop()
+    await presence.round()
+    while_away = list(seen)
+    database.open()
+    await presence.round()
 
-    assert not presence.is_lost
-    assert len(caplog.records) == 2
+    assert while_away == []
+    assert seen == ["seen"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert await database.run(registered) == {"me"}
+    await database.close()
+    await presence.stop()
     with pytest.raises(StoreUnavailable):
         await presence.start()
+
+
+async def test_a_watcher_that_fails_does_not_keep_others_from_looking(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = asyncio.Event()
+
+    async def failing() -> None:
+        raise LookupError
+
+    async def looking() -> None:
+        seen.set()
+
+    presence = Presence(database, beat=0.001)
+    presence.watch(failing)
+    presence.watch(looking)
+    await presence.start()
+
+    await asyncio.wait_for(seen.wait(), SECONDS)
+    await presence.stop()
+
+    assert "LookupError" in caplog.text
 
 
 async def test_a_lost_connection_does_not_end_the_lease(postgres: PostgresServer, postgres_url: str) -> None:
@@ -167,7 +209,7 @@ async def test_a_lost_connection_does_not_end_the_lease(postgres: PostgresServer
     await presence.start()
 
     await asyncio.to_thread(postgres.disconnect, postgres_url)
-    await presence.beat()
+    await presence.sign()
 
     assert not presence.is_lost
     assert await database.run(registered) == {"me"}

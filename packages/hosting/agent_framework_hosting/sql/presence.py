@@ -1,20 +1,22 @@
 """Which processes are alive, so that what a dead one left can be ended by the others.
 
-A process writes down from time to time that it is there. It counts as dead when it has not for `lease` seconds. A paused
-process may wake up after that: the attempt number in every write keeps it from writing, and it is told by `on_lost`.
+A process writes down from time to time that it is there. Once it has not for `lease` seconds, its row may be removed by
+whoever asks, and it is dead. One that only stood still finds its row gone, and is told so by `on_lost`; the attempt number
+in every write of a run keeps it from writing meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreUnavailable
 from .database import Database
@@ -34,9 +36,12 @@ Watcher = Callable[[], Awaitable[object]]
 class Presence:
     """This process among those that share a database. `start` it before anything is written as `owner`.
 
-    A SQLite file belongs to one process: all others are dead. On PostgreSQL the database's clock counts, so that the
-    clocks of the machines need not agree. `on_lost` is called once, when no sign of life could be written for `lease`
-    seconds: others may have taken over by then.
+    `exclusive` says that no other process can be alive, because the database is this one's alone: then no sign of life is
+    written, and every other owner is dead. By default it is so with SQLite. PostgreSQL's clock counts, so that those of
+    the machines need not agree.
+
+    `on_lost` is called in the event loop when others may have taken this process for dead, once until it is alive again:
+    whatever it ran is no longer its own.
     """
 
     def __init__(
@@ -46,19 +51,19 @@ class Presence:
         owner: str | None = None,
         beat: float = BEAT,
         lease: float = LEASE,
+        exclusive: bool | None = None,
         on_lost: Callable[[], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.owner = owner or f"proc_{uuid.uuid4().hex}"
+        self.owner: Final = owner or f"proc_{uuid.uuid4().hex}"
+        self.on_lost = on_lost
+        self.is_lost = False
         self._database = database
         self._beat = beat
         self._lease = lease
-        self._on_lost = on_lost
-        self._clock = clock
+        self._is_exclusive = database.is_sqlite if exclusive is None else exclusive
         self._watchers: list[Watcher] = []
         self._task: asyncio.Task[None] | None = None
-        self._seen_at = clock()
-        self._is_lost = False
+        self._fence: asyncio.TimerHandle | None = None
 
     def watch(self, watcher: Watcher) -> None:
         """Have `watcher` called after every sign of life: the moment to look after the dead."""
@@ -70,21 +75,25 @@ class Presence:
         Raises:
             StoreUnavailable: the database cannot be reached.
         """
+        if self._task is not None:
+            return
+        self.is_lost = True  # nothing of an earlier start is still ours: no reason to call `on_lost`
         await self.sign()
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="presence")
+        self._task = asyncio.create_task(self._run(), name="presence")
 
     async def stop(self) -> None:
-        """Give up the place among the living."""
+        """Give up the place among the living, so that nobody waits for the lease to run out."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        with contextlib.suppress(StoreUnavailable):  # the others will notice by themselves
-            await self._database.run(
-                lambda connection: connection.execute(sa.delete(processes).where(processes.c.owner == self.owner))
-            )
+        if task is None:
+            return
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        if self._fence is not None:
+            self._fence.cancel()
+        if not self._is_exclusive:
+            with suppress(StoreUnavailable):  # the others will notice by themselves
+                await self._database.run(self._remove)
 
     async def sign(self) -> None:
         """Write a sign of life.
@@ -92,39 +101,35 @@ class Presence:
         Raises:
             StoreUnavailable: the database cannot be reached.
         """
-        await self._database.run(self._write)
-        self._seen_at, self._is_lost = self._clock(), False
+        if self._is_exclusive:
+            return
+        # The time before the write: the lease must never end earlier for others than for this process.
+        started = asyncio.get_running_loop().time()
+        if not await self._database.run(self._write):
+            self._lose()  # somebody has taken it for dead
+        self.is_lost = False
+        # A timer, not a check in `round`: a sign of life that hangs must not put off the end of the lease.
+        if self._fence is not None:
+            self._fence.cancel()
+        self._fence = asyncio.get_running_loop().call_at(started + self._lease, self._lose)
 
     async def dead_owners(self, candidates: Iterable[str]) -> set[str]:
-        """Return those of the candidates that are not alive.
+        """Return those of the candidates that are not alive, never this process.
 
         Raises:
             StoreUnavailable: the database cannot be reached.
         """
         others = set(candidates) - {self.owner}
-        if self._database.is_sqlite or not others:
+        if self._is_exclusive or not others:
             return others
-
-        def living(connection: sa.Connection) -> set[str]:
-            rows = connection.execute(
-                sa.select(processes.c.owner).where(
-                    processes.c.owner.in_(others), processes.c.seen_at > self._now() - self._lease
-                )
-            )
-            return set(rows.scalars())
-
-        return others - await self._database.run(living)
+        return others - await self._database.run(self._living)
 
     async def round(self) -> None:
         """Write a sign of life and call the watchers; what fails is logged, and tried again with the next round."""
         try:
             await self.sign()
-        except StoreUnavailable:
-            logger.warning("The database is away; no sign of life could be written", extra={"owner": self.owner})
-            if self._clock() - self._seen_at > self._lease and not self._is_lost:
-                self._is_lost = True
-                if self._on_lost is not None:
-                    self._on_lost()
+        except (StoreUnavailable, DBAPIError):
+            logger.warning("No sign of life could be written, it is tried again", exc_info=True)
             return
         for watcher in self._watchers:
             try:
@@ -137,15 +142,35 @@ class Presence:
             await asyncio.sleep(self._beat)
             await self.round()
 
-    def _write(self, connection: sa.Connection) -> None:
-        insert = self._database.insert(processes).values(owner=self.owner, seen_at=self._now())
-        connection.execute(
-            insert.on_conflict_do_update(index_elements=[processes.c.owner], set_={"seen_at": insert.excluded.seen_at})
-        )
-        # The dead are kept for a while, so that one that was paused finds itself among them.
-        connection.execute(sa.delete(processes).where(processes.c.seen_at < self._now() - 100 * self._lease))
+    def _lose(self) -> None:
+        if self.is_lost:
+            return
+        self.is_lost = True
+        logger.error("Other processes may take this one for dead", extra={"owner": self.owner})
+        if self.on_lost is not None:
+            self.on_lost()
 
-    def _now(self) -> sa.ColumnElement[float] | float:
+    def _write(self, connection: sa.Connection) -> bool:
+        """Return whether the process was still alive."""
+        renewal = sa.update(processes).where(processes.c.owner == self.owner).values(seen_at=self._now())
+        if connection.execute(renewal).rowcount:
+            return True
+        self._remove_dead(connection)
+        connection.execute(sa.insert(processes).values(owner=self.owner, seen_at=self._now()))
+        return False
+
+    def _remove(self, connection: sa.Connection) -> None:
+        connection.execute(sa.delete(processes).where(processes.c.owner == self.owner))
+
+    def _living(self, connection: sa.Connection) -> set[str]:
+        self._remove_dead(connection)
+        return set(connection.execute(sa.select(processes.c.owner)).scalars())
+
+    def _remove_dead(self, connection: sa.Connection) -> None:
+        # In the transaction that finds them dead: a sign of life that comes later does not bring them back unnoticed.
+        connection.execute(sa.delete(processes).where(processes.c.seen_at < self._now() - self._lease))
+
+    def _now(self) -> sa.ColumnElement[float]:
         if self._database.is_sqlite:
-            return time.time()
-        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float)
+            return sa.literal(time.time())
+        return sa.extract("epoch", sa.func.clock_timestamp()).cast(sa.Float)
