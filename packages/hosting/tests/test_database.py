@@ -507,6 +507,7 @@ async def test_erased_rows_stay_while_another_process_reads_and_go_once_it_has_r
 
     with caplog.at_level(logging.WARNING):
         await sqlite_tables.run(lambda connection: connection.execute(sa.delete(notes)), erases=True)
+        await sqlite_tables.run(adding("b"))
     while_read = remains(tmp_path)
     reader.execute("ROLLBACK")
     await sqlite_tables.run(all_notes)

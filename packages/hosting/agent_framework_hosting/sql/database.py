@@ -293,6 +293,7 @@ class _Worker:
         self._is_stopped = False
         self._owes_scrub = False
         self._owes_vacuum = False
+        self._is_told = False
         self._thread = threading.Thread(target=self._serve, name="afhost-sqlite", daemon=True)
         self._thread.start()
 
@@ -323,9 +324,15 @@ class _Worker:
             if any(job.erases for job in wanted):
                 self._owes_scrub = self._owes_vacuum = True
         if self._owes_scrub:
-            self._owes_scrub = not _scrub(self._connection)
+            self._scrub()
         _tell(jobs)
         return bool(jobs)
+
+    def _scrub(self) -> None:
+        self._owes_scrub, was_told = not _scrub(self._connection), self._is_told
+        self._is_told = self._owes_scrub
+        if self._owes_scrub and not was_told:
+            logger.warning("Deleted rows stay in the database's log until no other process reads it.")
 
     def _waiting(self) -> list[_Job[Any]]:
         """Return the transactions that wait, at least one; none when the worker is to stop."""
@@ -361,22 +368,21 @@ def _driver(connection: sa.Connection) -> sqlite3.Connection:
 
 def _transact(connection: sa.Connection, jobs: Sequence[_Job[Any]]) -> None:
     """Run the jobs in one transaction, each rolled back alone if it fails."""
-    # At the driver: statements that have neither parameters nor results.
     driver = _driver(connection)
-    is_shared = len(jobs) > 1
     try:
+        # At the driver: statements that have neither parameters nor results.
         if driver.in_transaction:  # its rollback has failed
             driver.execute("ROLLBACK")
         driver.execute("BEGIN IMMEDIATE")
+        if len(jobs) == 1:
+            driver.execute("COMMIT" if jobs[0].attempt(connection) else "ROLLBACK")
+            return
         for job in jobs:
-            if is_shared:
-                driver.execute("SAVEPOINT job")
-            is_done = job.attempt(connection)
-            if is_shared:
-                if not is_done:
-                    driver.execute("ROLLBACK TO job")
-                driver.execute("RELEASE job")
-        driver.execute("COMMIT" if is_shared or jobs[0].error is None else "ROLLBACK")
+            driver.execute("SAVEPOINT job")
+            if not job.attempt(connection):
+                driver.execute("ROLLBACK TO job")
+            driver.execute("RELEASE job")
+        driver.execute("COMMIT")
     except Exception as error:  # noqa: BLE001  nobody's transaction has happened
         for job in jobs:
             job.error = job.error or _unavailable(error)
@@ -404,17 +410,14 @@ def _scrub(connection: sa.Connection) -> bool:
     written back and emptied, which another process that reads the file prevents.
     """
     driver = _driver(connection)
+    driver.execute("PRAGMA busy_timeout = 0")  # everybody's transactions would wait
     try:
-        driver.execute("PRAGMA busy_timeout = 0")  # everybody's transactions would wait
-        try:
-            is_busy, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            driver.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
+        is_busy, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error:
-        logger.exception("Deleted rows are still in the database's log; trying again after the next transaction.")
+        logger.exception("The database's log could not be written back, it is tried again")
         return False
-    if is_busy:
-        logger.warning("Deleted rows stay in the database's log while another process reads it.")
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
     return not is_busy
 
 
