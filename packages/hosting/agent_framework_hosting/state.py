@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from .checkpoints import Checkpoints, FileCheckpoints
+from .checkpoints import Checkpoints, FileCheckpoints, MemoryCheckpoints
 from .directories import PathName, StateDirectories, make_directory, read_directories
 from .errors import ConfigurationError
 from .retention import Pruner
@@ -87,7 +87,7 @@ class HostState:
             self.pruner.add(store)
 
     def checkpoints(self, location: PathName | None = None) -> Checkpoints | None:
-        """Return where a workflow's checkpoints go, in `location` if it is given; `None` for memory."""
+        """Return where a workflow's checkpoints go, in `location` if it is given; `None` for the target's own, in memory."""
         directory = self.directories.checkpoints if location is None else Path(location)
         if directory is not None:
             self._made = directory
@@ -96,6 +96,8 @@ class HostState:
             from .sql.checkpoints import SqlCheckpoints  # noqa: PLC0415  optional dependency
 
             checkpoints = SqlCheckpoints(self.database, retention=self.retention or Retention())
+        elif self.retention is not None:
+            checkpoints = MemoryCheckpoints(**_memory_bounds(self.retention, "max_chains"))
         else:
             return None
         self.keep_pruned(checkpoints)
@@ -132,6 +134,7 @@ def choose_state(
     Raises:
         ConfigurationError: the options contradict each other, or need an extra that is not installed.
     """
+    _check_retention(retention)
     directories = read_directories(state_dir)
     if state_dir is None and database_url is None:
         database_url = environment.get(DATABASE_VARIABLE) or None
@@ -197,12 +200,20 @@ def _sql_state(database: Database, session_store: SessionStore | None, retention
 
 
 def _memory_sessions(retention: Retention | None) -> MemorySessionStore:
-    if retention is None:
-        return MemorySessionStore()
-    return MemorySessionStore(
-        max_entries=sys.maxsize if retention.max_entries is None else retention.max_entries,
-        max_age=math.inf if retention.max_age is None else retention.max_age,
-    )
+    return MemorySessionStore() if retention is None else MemorySessionStore(**_memory_bounds(retention, "max_entries"))
+
+
+def _memory_bounds(retention: Retention, count: str) -> dict[str, Any]:
+    return {
+        count: sys.maxsize if retention.max_entries is None else retention.max_entries,
+        "max_age": math.inf if retention.max_age is None else retention.max_age,
+    }
+
+
+def _check_retention(retention: Retention | None) -> None:
+    for name in ("max_age", "max_entries"):
+        if retention is not None and (getattr(retention, name) or 0) < 0:
+            raise ConfigurationError(f"retention: {name} must be 0 or more, or None for no limit.")
 
 
 def _make(directory: Path) -> None:

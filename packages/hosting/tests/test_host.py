@@ -409,7 +409,6 @@ class StatefulChannel(AskChannel):
         return replace(contribution, on_startup=[look], on_shutdown=[look])
 
 
-@pytest.mark.behaviour("D1")
 async def test_named_sessions_survive_a_restart(state: State) -> None:
     texts = []
     for _ in range(2):

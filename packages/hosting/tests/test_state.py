@@ -15,7 +15,7 @@ from agent_framework import AgentSession
 from postgres import PostgresServer
 
 from agent_framework_hosting import ConfigurationError, SessionStore, StoreUnavailable
-from agent_framework_hosting.checkpoints import FileCheckpoints
+from agent_framework_hosting.checkpoints import FileCheckpoints, MemoryCheckpoints
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.retention import Pruner
 from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
@@ -71,6 +71,16 @@ async def test_retention_bounds_the_sessions_in_memory_too() -> None:
 
     assert await store.get(ADA, SessionKey("first")) is None
     assert await store.get(ADA, SessionKey("second")) is not None
+
+
+@pytest.mark.parametrize("retention", [Retention(max_age=-1.0), Retention(max_entries=-1)])
+def test_a_retention_of_less_than_nothing_is_refused(retention: Retention) -> None:
+    with pytest.raises(ConfigurationError, match="must be 0 or more, or None"):
+        choose(retention=retention)
+
+
+def test_retention_bounds_the_checkpoints_in_memory_too() -> None:
+    assert isinstance(choose(retention=Retention(max_entries=1)).checkpoints(), MemoryCheckpoints)
 
 
 async def test_retention_without_limits_keeps_everything_in_memory() -> None:
