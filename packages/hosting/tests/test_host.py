@@ -453,6 +453,7 @@ async def test_channels_find_the_database_open_when_they_start_and_when_they_sto
     assert channel.found == ([1, 1] if state.is_durable else [])
 
 
+@pytest.mark.behaviour("G6")
 async def test_a_second_host_on_one_file_does_not_start(tmp_path: Path) -> None:
     first, second = (new_host(CountingAgent(), state_dir=tmp_path) for _ in range(2))
 
