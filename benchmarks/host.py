@@ -22,6 +22,40 @@ from benchmarks.servers import BareAgent, Recording, Server, start_bare_agent, s
 _OUTPUT = Path(__file__).parent / "results" / "host.md"
 _WARM_UP_SECONDS = 0.3
 
+_LAYOUT = report.Layout(
+    title="What the host costs",
+    sections={
+        "aims": ("Aims", ""),
+        "ratios": (
+            "Ratios, host to bare Starlette",
+            "`throughput` is answers/s of the host by those of Starlette, `cpu` the same for CPU time an answer. "
+            "`overhead` is the host's CPU time without the agent's, by all of Starlette's: (host - agent) / starlette.",
+        ),
+        "further_deltas": (
+            "One delta more",
+            "What a delta costs in a stream that runs, from the difference of two lengths; `overhead` as above. The last "
+            "row shows whether a delta costs more late in a long answer.",
+        ),
+        "sizes": (
+            "Bytes of a text delta, on the stream",
+            "Frames as sent, in bytes: `event:` and `data:` lines. `stream` is the whole stream.",
+        ),
+        "absolute": (
+            "Absolute numbers of this machine",
+            "CPU time is that of the server's process, in microseconds. `events_per_write` near 1 says that every delta "
+            "was sent by itself. `agent` is the agent iterated by as many tasks, without a server.",
+        ),
+    },
+    method=(
+        "Three processes share one core: the host with an agent that yields prebuilt updates, each in a turn of the "
+        "event loop of its own; a bare Starlette app that sends the bytes recorded from the host, each event in a turn "
+        "of its own too; and the agent iterated with no server. Both servers run on uvicorn with uvloop and httptools; "
+        "the garbage collector of the host's process is set as `host.serve()` sets it. The load comes from raw sockets "
+        "on another core, which never sleeps, so that no server pays for waking it. Servers are measured in turn, round "
+        "after round; every figure is the median over the rounds, every ratio the median of the ratios within one round."
+    ),
+)
+
 
 def main() -> None:
     """Run the benchmark as the command line says."""
@@ -38,13 +72,8 @@ def main() -> None:
         os.sched_setaffinity(0, set(cores[1:]))
     tables = figures(*measure(cores[0] if is_pinned else None, rounds=rounds, seconds=seconds))
     command = "uv run benchmarks/host.py --quick" if options.quick else "uv run benchmarks/host.py"
-    print(
-        report.write(
-            tables,
-            report.facts(command=command, rounds=rounds, seconds=seconds, is_pinned=is_pinned),
-            options.output,
-        )
-    )
+    about = report.facts(command=command, rounds=f"{rounds} of {seconds:g} s a measurement", is_pinned=is_pinned)
+    print(report.write(_LAYOUT, tables, about, options.output))
 
 
 def measure(

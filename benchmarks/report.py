@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,55 +18,32 @@ Facts: TypeAlias = dict[str, str]
 
 _PACKAGES: Final = ("agent-framework-core", "starlette", "msgspec", "uvicorn", "uvloop", "httptools")
 
-_TITLES: Final[Mapping[str, str]] = {
-    "aims": "Aims",
-    "ratios": "Ratios, host to bare Starlette",
-    "further_deltas": "One delta more",
-    "sizes": "Bytes of a text delta, on the stream",
-    "absolute": "Absolute numbers of this machine",
-}
 
-_NOTES: Final[Mapping[str, str]] = {
-    "aims": "",
-    "ratios": (
-        "`throughput` is answers/s of the host by those of Starlette, `cpu` the same for CPU time an answer. `overhead` "
-        "is the host's CPU time without the agent's, by all of Starlette's: (host - agent) / starlette."
-    ),
-    "further_deltas": (
-        "What a delta costs in a stream that runs, from the difference of two lengths; `overhead` as above. The last row "
-        "shows whether a delta costs more late in a long answer."
-    ),
-    "sizes": "Frames as sent, in bytes: `event:` and `data:` lines. `stream` is the whole stream.",
-    "absolute": (
-        "CPU time is that of the server's process, in microseconds. `events_per_write` near 1 says that every delta was "
-        "sent by itself. `agent` is the agent iterated by as many tasks, without a server."
-    ),
-}
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a report says besides its figures: a title and a note for each table, in their order, and the method."""
 
-_METHOD: Final = (
-    "Three processes share one core: the host with an agent that yields prebuilt updates, each in a turn of the event "
-    "loop of its own; a bare Starlette app that sends the bytes recorded from the host, each event in a turn of its own "
-    "too; and the agent iterated with no server. Both servers run on uvicorn with uvloop and httptools; the garbage collector of the host's process is set as `host.serve()` sets it. The load comes "
-    "from raw sockets on another core, which never sleeps, so that no server pays for waking it. Servers are measured in turn, round after round; every figure is the median over "
-    "the rounds, every ratio the median of the ratios within one round."
-)
+    title: str
+    sections: Mapping[str, tuple[str, str]]
+    method: str
 
 
-def facts(*, command: str, rounds: int, seconds: float, is_pinned: bool) -> Facts:
+def facts(*, command: str, rounds: str, is_pinned: bool, more: Mapping[str, str] | None = None) -> Facts:
     """Return what the figures depend on, besides the code."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": command,
-        "rounds": f"{rounds} of {seconds:g} s a measurement",
+        "rounds": rounds,
         "cores": f"{os.cpu_count()}, the servers pinned to one" if is_pinned else f"{os.cpu_count()}, nothing pinned",
         "python": platform.python_version(),
+        **(more or {}),
         **{package: version(package) for package in _PACKAGES},
     }
 
 
-def write(tables: Mapping[str, Sequence[Row]], about: Facts, output: Path) -> str:
+def write(layout: Layout, tables: Mapping[str, Sequence[Row]], about: Facts, output: Path) -> str:
     """Write `output` and the JSON file beside it; return what was written to `output`."""
-    text = _markdown(tables, about)
+    text = _markdown(layout, tables, about)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
     output.with_suffix(".json").write_text(
@@ -74,13 +52,14 @@ def write(tables: Mapping[str, Sequence[Row]], about: Facts, output: Path) -> st
     return text
 
 
-def _markdown(tables: Mapping[str, Sequence[Row]], about: Facts) -> str:
-    parts = ["# What the host costs", f"Measured on {about['date']} by `{about['command']}`."]
+def _markdown(layout: Layout, tables: Mapping[str, Sequence[Row]], about: Facts) -> str:
+    parts = [f"# {layout.title}", f"Measured on {about['date']} by `{about['command']}`."]
     for name, rows in tables.items():
-        parts += [f"## {_TITLES[name]}", _NOTES[name], _table(rows)]
+        title, note = layout.sections[name]
+        parts += [f"## {title}", note, _table(rows)]
     parts += [
         "## How it was measured",
-        _METHOD,
+        layout.method,
         _table([{"what": key, "value": value} for key, value in about.items()]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

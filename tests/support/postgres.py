@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,8 +87,11 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Generator[PostgresServer, None, None]:
-    """Run a server, or use the one that the environment names; databases made there are dropped at the end."""
+def postgres_server(*, is_durable: bool = False) -> Generator[PostgresServer, None, None]:
+    """Run a server, or use the one that the environment names; databases made there are dropped at the end.
+
+    `is_durable` says that it has to keep what it has confirmed, as servers do that are no test's.
+    """
     url = os.environ.get(SERVER_VARIABLE)
     if url is not None:
         server = PostgresServer(url)
@@ -102,14 +105,14 @@ def postgres_server() -> Generator[PostgresServer, None, None]:
     home = Path(tempfile.mkdtemp(prefix="afhost-pg-"))
     try:
         home.chmod(0o755)
-        with _own_server(home) as own:
+        with _own_server(home, {} if is_durable else _FAST) as own:
             yield own
     finally:
         shutil.rmtree(home)
 
 
 @contextmanager
-def _own_server(home: Path) -> Generator[PostgresServer, None, None]:
+def _own_server(home: Path, settings: Mapping[str, str]) -> Generator[PostgresServer, None, None]:
     # The package looks for a directory for its lock file when it is imported: without a runtime directory it warns and
     # shares one file among all users of the machine, of which only the first could write to it.
     runtime = home / "runtime"
@@ -122,7 +125,7 @@ def _own_server(home: Path) -> Generator[PostgresServer, None, None]:
     try:
         url = running.get_uri()
         with psycopg.connect(url, autocommit=True) as connection:
-            for name, value in _FAST.items():
+            for name, value in settings.items():
                 connection.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
             connection.execute("SELECT pg_reload_conf()")
         yield PostgresServer(url)

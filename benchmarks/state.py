@@ -1,0 +1,266 @@
+"""Measure what stored turns cost: `uv run benchmarks/state.py`. Writes `benchmarks/results/state.md` and `state.json`.
+
+Needs Linux (CPU affinity, CPU clocks of other processes). Starts a PostgreSQL of its own, as the tests do, but one that
+keeps what it has confirmed; `AFHOST_TEST_DATABASE_URL` names another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+# A script sees its own folder, not the repository, and the processes it spawns import this file's neighbours too.
+sys.path[:0] = [str(_ROOT), str(_ROOT / "tests" / "support")]
+
+from benchmarks import report
+from benchmarks.endurance import fill, prune
+from benchmarks.servers import Server
+from benchmarks.stored_bytes import Contents, DatabaseServer, sync_seconds
+from benchmarks.stored_figures import Growth, Marks, Measured, figures, spread
+from benchmarks.stored_hosts import (
+    AGENTS,
+    CONSTANT,
+    MEMORY,
+    POSTGRESQL,
+    REMEMBERING,
+    SQLITE,
+    STORES,
+    AgentName,
+    BareSession,
+    Place,
+    StoreName,
+    start_bare_session,
+    start_stored_host,
+)
+from benchmarks.stored_turns import CHAINS, WORKS, Chain, ChainKind, connected, do_work, grow
+from postgres import PostgresServer, postgres_server
+
+_OUTPUT = Path(__file__).parent / "results" / "state.md"
+
+_LAYOUT = report.Layout(
+    title="What stored turns cost",
+    sections={
+        "aims": ("Aims", ""),
+        "throughput": (
+            "Throughput and CPU time, by the store",
+            "`ratio` is turns/s by those of memory, `cpu_ratio` the same for CPU time a turn. CPU time is that of the "
+            "server's process, in microseconds a turn; `database_cpu_us` is that of PostgreSQL's processes. A stream has "
+            "50 text deltas. Every caller has a conversation of its own.",
+        ),
+        "bytes": (
+            "Bytes stored per turn",
+            "All values of all rows that a turn adds or makes longer, numbers as 8 bytes, without indexes; `file_…` is by "
+            "how much SQLite's file grows a turn, indexes included.",
+        ),
+        "latency": (
+            "Latency of the first and the last turns",
+            "`constant` is an agent that remembers nothing: all of it is the host's. `remembering` is the framework's own "
+            "agent with its history in the session, which grows: `bare_…` is the same agent with its session kept in "
+            "process, without a host, and `host_ratio` is (last - bare_last) / (first - bare_first).",
+        ),
+        "many": ("Many responses", "Stored one after the other. `rss_…` is the memory of the server's process."),
+        "retention": (
+            "What retention gives back",
+            "A tenth of the responses may stay. `seconds` is how long it took in the background, `turn_ms` and "
+            "`slowest_percent_ms` are turns that were asked for meanwhile: their median, and what 1 of 100 exceeds. "
+            "PostgreSQL gives files back as its autovacuum sees fit.",
+        ),
+    },
+    method=(
+        "One host for each store, a process each, all on one core, and never two of them busy at once; clients and "
+        "PostgreSQL are on the others. Stores are measured in turn: round after round for throughput, turn after turn for "
+        "chains and for many responses, so that whatever else the machine does meets all of them. Every figure is the "
+        "median over the rounds, every ratio the median of the ratios within one round; latency of first and last turns "
+        "is the median of these turns. PostgreSQL confirms a commit when its disk has it; SQLite when the operating "
+        "system has it (WAL, synchronous = NORMAL): a killed process loses nothing, a power cut may cost the last turns."
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much is measured."""
+
+    rounds: int
+    turns: int
+    chain_rounds: int
+    chain_turns: int
+    window: int
+    many: int
+    many_window: int
+
+
+_FULL = Amount(rounds=15, turns=240, chain_rounds=3, chain_turns=300, window=50, many=10_000, many_window=500)
+_QUICK = Amount(rounds=1, turns=16, chain_rounds=1, chain_turns=12, window=4, many=120, many_window=30)
+
+
+class Bench:
+    """The places of the hosts that are measured, and the core they run on."""
+
+    def __init__(self, home: Path, postgres: PostgresServer, core: int | None) -> None:
+        self.core = core
+        self.database = DatabaseServer(postgres.url)
+        self._home = home
+        self._postgres = postgres
+        self._directories = 0
+
+    def place(self, store: StoreName) -> Place:
+        """Return a new, empty place."""
+        if store == SQLITE:
+            self._directories += 1
+            return Place(store, directory=self._home / f"state-{self._directories}")
+        return Place(store, url=self._postgres.create()) if store == POSTGRESQL else Place(store)
+
+    @contextmanager
+    def hosts(
+        self, places: Mapping[StoreName, Place], agent: AgentName
+    ) -> Generator[dict[StoreName, Server], None, None]:
+        """Serve the agent from every place."""
+        with ExitStack() as running:
+            yield {
+                store: running.enter_context(start_stored_host(place, agent, self.core))
+                for store, place in places.items()
+            }
+
+
+def main() -> None:
+    """Run the benchmark as the command line says."""
+    parser = argparse.ArgumentParser(description="Measure what stored turns cost in memory, SQLite and PostgreSQL.")
+    parser.add_argument("--quick", action="store_true", help="one short round: shows that it works, not how fast")
+    parser.add_argument("--unpinned", action="store_true", help="let the operating system choose cores")
+    parser.add_argument("--output", type=Path, default=_OUTPUT, help="Markdown file; the JSON is written beside it")
+    options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    is_pinned = len(cores) > 1 and not options.unpinned
+    if is_pinned:
+        os.sched_setaffinity(0, set(cores[1:]))
+    amount = _QUICK if options.quick else _FULL
+    home = Path(tempfile.mkdtemp(prefix="afhost-bench-"))
+    try:
+        with postgres_server(is_durable=True) as postgres:
+            bench = Bench(home, postgres, cores[0] if is_pinned else None)
+            measured = measure(bench, amount)
+            more = _more_facts(bench, home, amount, measured)
+    finally:
+        shutil.rmtree(home)
+    switches = [switch for switch in ("quick", "unpinned") if getattr(options, switch)]
+    about = report.facts(
+        command=" ".join(["uv run benchmarks/state.py", *(f"--{switch}" for switch in switches)]),
+        rounds=f"{amount.rounds} of {amount.turns} turns a measurement",
+        is_pinned=is_pinned,
+        more=more,
+    )
+    print(report.write(_LAYOUT, figures(measured), about, options.output))
+
+
+def _more_facts(bench: Bench, home: Path, amount: Amount, measured: Measured) -> dict[str, str]:
+    return {
+        "chains": f"{amount.chain_rounds} of {amount.chain_turns} turns; first and last {amount.window}",
+        "noise": (
+            f"one-shot turns/s in memory differ by {spread(measured):.0%} of their median between rounds; load average "
+            f"{os.getloadavg()[0]:.1f} at the end"
+        ),
+        "a sync of this disk": f"{sync_seconds(home) * 1e3:.2f} ms",
+        "postgresql": bench.database.settings(),
+    }
+
+
+def measure(bench: Bench, amount: Amount) -> Measured:
+    """Return what was measured."""
+    measured = Measured(window=amount.window, fill_window=amount.many_window)
+    _measure_work(bench, amount, measured)
+    for agent in AGENTS:
+        _measure_chains(bench, amount, agent, measured)
+    _measure_many(bench, amount, measured)
+    return measured
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _measure_work(bench: Bench, amount: Amount, measured: Measured) -> None:
+    with bench.hosts({store: bench.place(store) for store in STORES}, CONSTANT) as hosts:
+        for number in range(amount.rounds + 1):
+            _say(f"throughput, round {number} of {amount.rounds}")
+            for work in WORKS:
+                for store, server in hosts.items():
+                    before = bench.database.cpu_seconds()
+                    done = do_work(server, work, turns=amount.turns)
+                    if number == 0:  # to warm up
+                        continue
+                    measured.work.setdefault((store, work), []).append(done)
+                    if store == POSTGRESQL:
+                        measured.database_cpu.setdefault(work, []).append(bench.database.cpu_seconds() - before)
+
+
+def _measure_chains(bench: Bench, amount: Amount, agent: AgentName, measured: Measured) -> None:
+    places = {store: bench.place(store) for store in STORES}
+    with ExitStack() as running:
+        hosts = running.enter_context(bench.hosts(places, agent))
+        bare = running.enter_context(start_bare_session(bench.core)) if agent == REMEMBERING else None
+        contents = {store: Contents(place) for store, place in places.items() if store != MEMORY}
+        for number in range(amount.chain_rounds + 1):
+            for kind in CHAINS:
+                _say(f"{kind} with the agent {agent}, round {number} of {amount.chain_rounds}")
+                # The first ones warm up.
+                turns = amount.chain_turns if number else 2 * amount.window
+                found, alone = _one_round(hosts, contents, bare, kind, turns=turns, window=amount.window)
+                if number == 0:
+                    continue
+                for store, growth in found.items():
+                    measured.chains.setdefault((agent, kind, store), []).append(growth)
+                if bare is not None:
+                    measured.bare.setdefault(kind, []).append(alone)
+
+
+def _one_round(
+    hosts: Mapping[StoreName, Server],
+    contents: Mapping[StoreName, Contents],
+    bare: BareSession | None,
+    kind: ChainKind,
+    *,
+    turns: int,
+    window: int,
+) -> tuple[dict[StoreName, Growth], Growth]:
+    """Make one chain in every store; return them, and the turns of the agent alone."""
+    marks: dict[StoreName, list[Marks]] = {store: [] for store in contents}
+    alone: list[float] = []
+    if bare is not None:
+        bare.restart()
+    with ExitStack() as open_clients:
+        chains = {
+            store: Chain(open_clients.enter_context(connected(server.port)), kind) for store, server in hosts.items()
+        }
+        for chain in chains.values():
+            chain.begin()
+        for part in (0, window, turns - 2 * window, window):
+            alone += grow(chains, bare, turns=part)
+            for store, rows in contents.items():
+                marks[store].append(Marks(rows.size(), rows.pages()))
+    return {store: Growth(chain.seconds, marks.get(store, ())) for store, chain in chains.items()}, Growth(alone)
+
+
+def _measure_many(bench: Bench, amount: Amount, measured: Measured) -> None:
+    places = {store: bench.place(store) for store in STORES}
+    with bench.hosts(places, CONSTANT) as hosts, ExitStack() as open_clients:
+        clients = {store: open_clients.enter_context(connected(server.port)) for store, server in hosts.items()}
+        # Warm, but with nothing stored.
+        fill(hosts, clients, count=amount.many_window, is_stored=False)
+        _say(f"{amount.many} responses")
+        measured.filled.update(fill(hosts, clients, count=amount.many))
+    for store in (SQLITE, POSTGRESQL):
+        _say(f"retention in {store}")
+        measured.pruned[store] = prune(places[store], bench.core, keeps=amount.many // 10)
+
+
+if __name__ == "__main__":
+    main()
