@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from agent_framework_hosting.errors import StoreError, StoreUnavailable
 from agent_framework_hosting.isolation import SHARED, IsolationKeys, Partition
-from agent_framework_hosting.sql.database import Database
-from agent_framework_hosting.sql.tables import sessions
+from agent_framework_hosting.sql import schema
+from agent_framework_hosting.sql.database import Database, sqlite_url
+from agent_framework_hosting.sql.tables import SCHEMA, sessions
 from agent_framework_hosting.stores import sql
 from agent_framework_hosting.stores.base import Prunable, Retention, SessionKey, StoreStats
 from agent_framework_hosting.stores.sql import SqlSessionStore, erase_session
@@ -60,6 +62,7 @@ async def store_chain(store: SqlSessionStore, length: int, partition: Partition 
     for turn in range(length):
         session = await store.get(partition, KEYS[turn - 1]) if turn else session_of()
         assert session is not None
+        session.state["notes"] = "a note"
         say(session, f"message {turn}.")
         await store.put(partition, KEYS[turn], session, base=KEYS[turn - 1] if turn else None)
 
@@ -248,6 +251,28 @@ async def test_a_deleted_session_leaves_no_byte(database: Database) -> None:
 
 
 @pytest.mark.behaviour("D5")
+@pytest.mark.parametrize("is_pruned", [True, False])
+async def test_what_is_erased_is_in_no_file_of_sqlite(tmp_path: Path, *, is_pruned: bool) -> None:
+    database = Database(sqlite_url(str(tmp_path / "host.db")))
+    database.open()
+    schema.upgrade(database.engine, [SCHEMA])
+    clock = Clock()
+    store = SqlSessionStore(database, retention=Retention(max_age=60), clock=clock)
+    await store.put(SHARED, KEYS[0], session_of("a secret"))
+    written = [path for path in tmp_path.iterdir() if b"a secret" in path.read_bytes()]
+
+    if is_pruned:
+        clock.now += 100
+        await store.prune(limit=10)
+    else:
+        await store.delete(SHARED, KEYS[0])
+
+    assert written
+    assert [path for path in tmp_path.iterdir() if b"a secret" in path.read_bytes()] == []
+    await database.close()
+
+
+@pytest.mark.behaviour("D5")
 async def test_a_deleted_session_leaves_only_what_others_have_grown_from(database: Database) -> None:
     store = SqlSessionStore(database)
     session = session_of("kept", "secret")
@@ -294,13 +319,14 @@ async def test_the_chain_of_tombstones_loses_what_the_last_descendant_does_not_n
     assert session is not None
     messages = session.state["in_memory"]["messages"]
     session.state["in_memory"]["messages"] = [messages[0], Message("user", ["x" * 2_000])]
-    session.state["large"] = ["y" * 2_000]
+    del session.state["notes"]
     await store.put(SHARED, KEYS[4], session, base=KEYS[3])
 
     for number in (0, 3, 1, 2):
         await store.delete(SHARED, KEYS[number])
 
     left = await content(database)
+    assert b"a note" not in left
     assert [b"message %d." % number in left for number in range(4)] == [True, False, False, False]
     assert texts_of(await SqlSessionStore(database).get(SHARED, KEYS[4])) == ["message 0.", "x" * 2_000]
 
