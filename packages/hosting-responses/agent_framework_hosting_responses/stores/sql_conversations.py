@@ -1,9 +1,4 @@
-"""Conversations in a SQL database, and what transactions of responses do to them.
-
-One row says where a conversation stands; whoever appends, removes or deletes changes it first, so that processes wait
-for each other at that row. Positions only grow: an item gets the next one, and a removal takes one too, so that a response
-that began before it can see that its session knows something else than the conversation.
-"""
+"""Conversations in a SQL database."""
 
 from __future__ import annotations
 
@@ -11,111 +6,72 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, Final, NamedTuple, cast
 
 import sqlalchemy as sa
 
 from agent_framework_hosting.errors import AlreadyExists, StoreError
 from agent_framework_hosting.isolation import Partition
-from agent_framework_hosting.runs.base import RunStatus
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.base import Retention, StoreStats
 
-from ..protocol.ids import new_item_id
 from ..protocol.json import JsonObject, encode_json
 from ..protocol.query import ListQuery
 from .base import (
     ConversationHead,
     ConversationId,
     ConversationKey,
-    ConversationLocked,
     ConversationRecord,
     ResponseRecord,
     UnknownConversation,
 )
 from .context import EMPTY, Context
 from .context_cache import MAX_BYTES, SizedCache, size_of
-from .rows import decode_json, decode_notes, is_text, item_columns, key_text
+from .rows import decode_json, is_text, item_columns, key_text
+from .sql_turns import (
+    CONTENT,
+    COUNT,
+    EXISTS,
+    ITEMS,
+    TAKEN,
+    THIS,
+    WINDOW,
+    extended,
+    finish,
+    insert_items,
+    lock,
+    names_of,
+)
 from .tables import IS_RUNNING, conversation_items, conversations, responses
 
 _NEWEST: Final = 2**62
 
-_THIS = sa.and_(conversations.c.partition == sa.bindparam("p"), conversations.c.id == sa.bindparam("c"))
-_ITEMS = sa.and_(
-    conversation_items.c.partition == sa.bindparam("p"), conversation_items.c.conversation_id == sa.bindparam("c")
-)
-_IS_ITEM = sa.and_(_ITEMS, conversation_items.c.item_id == sa.bindparam("item"))
-_WINDOW = sa.and_(
-    _ITEMS, conversation_items.c.position >= sa.bindparam("low"), conversation_items.c.position < sa.bindparam("high")
-)
+# Requests wait for a transaction on SQLite: it must not take long.
+_PRUNED_AT_ONCE: Final = 50
 
-_GET = sa.select(conversations.c.created_at, conversations.c.metadata).where(_THIS)
-_EXISTS = sa.select(conversations.c.next_position).where(_THIS)
+_IS_ITEM = sa.and_(ITEMS, conversation_items.c.item_id == sa.bindparam("item"))
+
+_GET = sa.select(conversations.c.created_at, conversations.c.metadata).where(THIS)
 _UPDATE = (
     sa.update(conversations)
-    .where(_THIS)
+    .where(THIS)
     .values(metadata=sa.bindparam("new_metadata"), stored_at=sa.bindparam("now"))
     .returning(conversations.c.created_at, conversations.c.metadata)
 )
-_DELETE = sa.delete(conversations).where(_THIS)
-_DELETE_ITEMS = sa.delete(conversation_items).where(_ITEMS)
-_INSERT_ITEMS = sa.insert(conversation_items)
-
-_LOCK = (
-    sa.update(conversations)
-    .where(
-        _THIS,
-        sa.or_(
-            conversations.c.running_response_id.is_(None),
-            conversations.c.running_response_id == sa.bindparam("response"),
-        ),
-    )
-    .values(running_response_id=sa.bindparam("response"), running_owner=sa.bindparam("owner"))
-)
-_IS_RUNNER = sa.and_(_THIS, conversations.c.running_response_id == sa.bindparam("response"))
-_UNLOCK = sa.update(conversations).where(_IS_RUNNER).values(running_response_id=None, running_owner=None)
-_HAND_OVER = sa.update(conversations).where(_IS_RUNNER).values(running_owner=sa.bindparam("owner"))
-
-# The session of a response knows the whole conversation only if nothing has happened in it since the response began.
-_NOTHING_SINCE = conversations.c.next_position == sa.bindparam("expected", type_=sa.BigInteger)
-_COUNT = sa.bindparam("count", type_=sa.BigInteger)
-_FINISH = (
-    sa.update(conversations)
-    .where(_IS_RUNNER)
-    .values(
-        running_response_id=None,
-        running_owner=None,
-        stored_at=sa.bindparam("now"),
-        next_position=conversations.c.next_position + _COUNT,
-        session_response_id=sa.case(
-            (_NOTHING_SINCE, sa.bindparam("response", type_=sa.Text)), else_=conversations.c.session_response_id
-        ),
-        known_position=sa.case(
-            (_NOTHING_SINCE, conversations.c.next_position + _COUNT), else_=conversations.c.known_position
-        ),
-    )
-    .returning(conversations.c.next_position)
-)
-_NO_POSITION: Final = -1
-
+_DELETE = sa.delete(conversations).where(THIS)
+_DELETE_ITEMS = sa.delete(conversation_items).where(ITEMS)
 _APPEND = (
     sa.update(conversations)
-    .where(_THIS)
-    .values(next_position=conversations.c.next_position + _COUNT, stored_at=sa.bindparam("now"))
+    .where(THIS)
+    .values(next_position=conversations.c.next_position + COUNT, stored_at=sa.bindparam("now"))
     .returning(conversations.c.next_position)
 )
-_TAKEN = sa.select(conversation_items.c.item_id).where(
-    _ITEMS, conversation_items.c.item_id.in_(sa.bindparam("ids", expanding=True))
-)
-
 _POSITION = sa.select(conversation_items.c.position).where(_IS_ITEM)
 _ITEM = sa.select(conversation_items.c.item).where(_IS_ITEM)
 _REMOVED = sa.bindparam("removed", type_=sa.BigInteger)
 _NOTE_REMOVAL = (
     sa.update(conversations)
-    .where(_THIS)
+    .where(THIS)
     .values(
         generation=conversations.c.generation + 1,
         next_position=conversations.c.next_position + 1,
@@ -129,14 +85,9 @@ _NOTE_REMOVAL = (
 _REMOVE = sa.delete(conversation_items).where(_IS_ITEM)
 
 _PAGES: Final = {
-    order: sa.select(conversation_items.c.item).where(_WINDOW).order_by(by).limit(sa.bindparam("most"))
+    order: sa.select(conversation_items.c.item).where(WINDOW).order_by(by).limit(sa.bindparam("most"))
     for order, by in (("asc", conversation_items.c.position.asc()), ("desc", conversation_items.c.position.desc()))
 }
-_CONTENT = (
-    sa.select(conversation_items.c.item, conversation_items.c.notes, conversation_items.c.response_id)
-    .where(_WINDOW)
-    .order_by(conversation_items.c.position)
-)
 _UNKNOWN = (
     sa.select(sa.func.count())
     .where(
@@ -151,12 +102,11 @@ _HEAD = sa.select(
     conversations.c.next_position,
     conversations.c.session_response_id,
     _UNKNOWN.label("unknown"),
-).where(_THIS)
+).where(THIS)
 
 _RUNS = sa.exists().where(
     responses.c.partition == conversations.c.partition,
     responses.c.id == conversations.c.running_response_id,
-    responses.c.is_deleted.is_(sa.false()),
     IS_RUNNING,
 )
 _RELEASE = (
@@ -176,114 +126,6 @@ _OLDEST = (
 _EXPIRED = _OLDEST.where(conversations.c.stored_at < sa.bindparam("before"))
 _COUNT_ALL = sa.select(sa.func.count(), sa.func.min(conversations.c.stored_at)).select_from(conversations)
 _ITEM_BYTES = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(conversation_items.c.item)), 0))
-
-
-# --- In transactions of responses --------------------------------------------------------------------------------
-
-
-def lock(connection: sa.Connection, record: ResponseRecord) -> None:
-    """Take the conversation of `record` for it. See `ConversationLocks.lock`."""
-    names = {**_names(record.conversation_key), "response": record.key.run_id, "owner": record.owner}
-    if connection.execute(_LOCK, names).rowcount:
-        return
-    if connection.execute(_EXISTS, names).first() is None:
-        raise UnknownConversation("There is no such conversation.")
-    raise ConversationLocked("Another response runs in the conversation.")
-
-
-def finish(connection: sa.Connection, record: ResponseRecord, *, now: float) -> None:
-    """Give the conversation back, and append the items of a good end. See `ConversationLocks.finish`."""
-    names = _names(record.conversation_key)
-    is_kept = record.status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
-    count = len(record.input) + len(record.output) if is_kept else 0
-    values = {
-        "response": record.key.run_id,
-        "now": now,
-        "count": count,
-        "expected": record.conversation_position if is_kept and record.has_session else _NO_POSITION,
-    }
-    end = connection.execute(_FINISH, {**names, **values}).scalar()
-    if end is None or not count:
-        return
-    items = _with_free_ids(connection, names, record)
-    columns = item_columns(items, approvals=record.approvals, call_ids=record.call_ids)
-    _insert(connection, names, columns, first=end - count, response_id=record.key.run_id)
-
-
-def unlock(connection: sa.Connection, record_names: Mapping[str, object]) -> None:
-    """Give a conversation back without a word; `record_names` are `p`, `c` and `response`."""
-    connection.execute(_UNLOCK, record_names)
-
-
-def hand_over(connection: sa.Connection, record_names: Mapping[str, object], *, owner: str) -> None:
-    """Say which process runs the response now that has the conversation."""
-    connection.execute(_HAND_OVER, {**record_names, "owner": owner})
-
-
-def items_before(connection: sa.Connection, key: ConversationKey, position: int) -> Context:
-    """Return the items of the conversation below the position as a context."""
-    rows = connection.execute(_CONTENT, {**_names(key), "low": 0, "high": position}).all()
-    return _extended(EMPTY, rows)
-
-
-def _with_free_ids(connection: sa.Connection, names: Mapping[str, object], record: ResponseRecord) -> list[JsonObject]:
-    """Return what a response has brought, with new ids for items whose ids are taken.
-
-    Clients send items again or refer to them, and a run that has ended must not fail for that.
-    """
-    # The output first, for its ids are on the wire already.
-    items = (*record.output, *record.input)
-    keys = sorted({_key(item) for item in items})
-    taken = set(connection.execute(_TAKEN, {**names, "ids": keys}).scalars())
-    free: list[JsonObject] = []
-    for item in items:
-        is_taken = _key(item) in taken
-        free.append({**item, "id": new_item_id(str(item["type"]))} if is_taken else item)
-        taken.add(_key(free[-1]))
-    outputs = len(record.output)
-    return [*free[outputs:], *free[:outputs]]
-
-
-def _key(item: JsonObject) -> str:
-    return key_text(str(item["id"]))
-
-
-def _insert(
-    connection: sa.Connection,
-    names: Mapping[str, object],
-    columns: Sequence[Mapping[str, object]],
-    *,
-    first: int,
-    response_id: str | None = None,
-) -> None:
-    place = {"partition": names["p"], "conversation_id": names["c"], "response_id": response_id}
-    rows = [{**place, **column, "position": first + index} for index, column in enumerate(columns)]
-    connection.execute(_INSERT_ITEMS, rows)
-
-
-def _extended(context: Context, rows: Sequence[Any]) -> Context:
-    """Return the context with the items of `rows` after it, one node for each response."""
-    for response_id, group in groupby(rows, key=attrgetter("response_id")):
-        items: list[JsonObject] = []
-        approvals: dict[str, JsonObject] = {}
-        call_ids: dict[str, str] = {}
-        for row in group:
-            items.append(decode_json(row.item))
-            notes = decode_notes(row.notes)
-            approvals.update(notes.approvals)
-            call_ids.update(notes.call_ids)
-        parent = context if context.length else None
-        context = Context(items, parent=parent, response_id=response_id, approvals=approvals, call_ids=call_ids)
-    return context
-
-
-def _names(key: ConversationKey | None) -> dict[str, object]:
-    if key is None or not is_text(*key):
-        raise UnknownConversation("There is no such conversation.")
-    return {"p": key.partition, "c": key.conversation_id}
-
-
-# --- The store ---------------------------------------------------------------------------------------------------
 
 
 class _Read(NamedTuple):
@@ -339,7 +181,7 @@ class SqlConversationStore:
             if not connection.execute(self._create, row).rowcount:
                 raise AlreadyExists("A conversation with this id exists.")
             if columns:
-                _insert(connection, _names(record.key), columns, first=0)
+                insert_items(connection, names_of(record.key), columns, first=0)
 
         await self._database.run(create)
 
@@ -367,14 +209,14 @@ class SqlConversationStore:
         read = self._read.get(key)
 
         def head(connection: sa.Connection) -> tuple[Any, Sequence[Any]] | None:
-            row = connection.execute(_HEAD, _names(key)).first()
+            row = connection.execute(_HEAD, names_of(key)).first()
             if row is None:
                 return None
             low = read.position if read is not None and read.generation == row.generation else 0
             if low == row.next_position:
                 return row, ()
             window = {"low": low, "high": row.next_position}
-            return row, connection.execute(_CONTENT, {**_names(key), **window}).all()
+            return row, connection.execute(CONTENT, {**names_of(key), **window}).all()
 
         found = await self._database.run(head)
         if found is None:
@@ -385,7 +227,7 @@ class SqlConversationStore:
             read = _Read(row.generation, 0, EMPTY, 0)
         if read.position != row.next_position:
             size = read.size + size_of(*(item.item for item in new))
-            read = _Read(row.generation, row.next_position, _extended(read.context, new), size)
+            read = _Read(row.generation, row.next_position, extended(read.context, new), size)
             self._read.put(key, read, size=size)
         return ConversationHead(
             context=read.context,
@@ -396,7 +238,7 @@ class SqlConversationStore:
 
     async def append(self, key: ConversationKey, items: Sequence[JsonObject]) -> None:
         """Append items. See `ConversationItems.append`."""
-        names = _names(key)
+        names = names_of(key)
         _check_distinct(items)
         columns = item_columns(items, approvals={}, call_ids={})
         values = {**names, "count": len(columns), "now": self._clock()}
@@ -407,9 +249,9 @@ class SqlConversationStore:
                 raise UnknownConversation("There is no such conversation.")
             if not columns:
                 return
-            if connection.execute(_TAKEN, {**names, "ids": [column["item_id"] for column in columns]}).first():
+            if connection.execute(TAKEN, {**names, "ids": [column["item_id"] for column in columns]}).first():
                 raise AlreadyExists("An item with this id is in the conversation.")
-            _insert(connection, names, columns, first=end - len(columns))
+            insert_items(connection, names, columns, first=end - len(columns))
 
         await self._database.run(append)
 
@@ -422,7 +264,7 @@ class SqlConversationStore:
         """Erase one item. See `ConversationItems.remove`."""
         if not is_text(*key):
             return False
-        names = {**_names(key), "item": key_text(item_id), "now": self._clock()}
+        names = {**names_of(key), "item": key_text(item_id), "now": self._clock()}
 
         def remove(connection: sa.Connection) -> bool:
             position = connection.execute(_POSITION, names).scalar()
@@ -437,7 +279,7 @@ class SqlConversationStore:
         """Return a page of items. See `ConversationItems.page`."""
         if not is_text(*key):
             return None
-        rows = await self._database.run(partial(_page, names=_names(key), query=query))
+        rows = await self._database.run(partial(_page, names=names_of(key), query=query))
         if rows is None:
             return None
         return [decode_json(row.item) for row in rows[: query.limit]], len(rows) > query.limit
@@ -457,11 +299,17 @@ class SqlConversationStore:
 
     async def prune(self, *, limit: int) -> int:
         """Erase at most `limit` conversations that are older or more than the retention allows."""
-        prune = partial(_prune, retention=self._retention, now=self._clock(), limit=limit)
-        keys = await self._database.run(prune, erases=True)
-        for key in keys:
-            self._read.drop(key)
-        return len(keys)
+        erased = 0
+        while erased < limit:
+            at_once = min(_PRUNED_AT_ONCE, limit - erased)
+            prune = partial(_prune, retention=self._retention, now=self._clock(), limit=at_once)
+            keys = await self._database.run(prune, erases=True)
+            for key in keys:
+                self._read.drop(key)
+            erased += len(keys)
+            if len(keys) < at_once:
+                break
+        return erased
 
     async def stats(self) -> StoreStats:
         """Return what the store holds; `bytes` are those of the items."""
@@ -479,7 +327,7 @@ class SqlConversationStore:
     ) -> Any:
         if not is_text(*key):
             return None
-        names = {**_names(key), **(values or {})}
+        names = {**names_of(key), **(values or {})}
         return await self._database.run(lambda connection: connection.execute(statement, names).first())
 
 
@@ -496,7 +344,7 @@ def _record(key: ConversationKey, row: Any) -> ConversationRecord | None:
 
 def _page(connection: sa.Connection, *, names: Mapping[str, object], query: ListQuery) -> Sequence[Any] | None:
     """Return one row more than the page has, if there is one."""
-    if connection.execute(_EXISTS, names).first() is None:
+    if connection.execute(EXISTS, names).first() is None:
         return None
     bounds: list[int | None] = []
     for item_id in (query.after, query.before):
@@ -528,7 +376,7 @@ def _prune(connection: sa.Connection, *, retention: Retention, now: float, limit
 
 
 def _erase(connection: sa.Connection, *, keys: Sequence[ConversationKey]) -> int:
-    names = [_names(key) for key in keys]
+    names = [names_of(key) for key in keys]
     # The row first: whoever appends at this moment waits for it, and then finds nothing.
     erased = connection.execute(_DELETE, names if len(names) > 1 else names[0]).rowcount
     connection.execute(_DELETE_ITEMS, names if len(names) > 1 else names[0])

@@ -20,7 +20,7 @@ from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.base import Retention, StoreStats
 from agent_framework_hosting.stores.sql import erase_session
 
-from . import sql_conversations
+from . import sql_turns
 from .base import ConversationId, ConversationKey, IdempotencyKey, ResponseRecord, UnknownConversation
 from .context import EMPTY, Context, response_session_key
 from .context_cache import MAX_BYTES, ChainContext, ContextCache, size_of
@@ -35,7 +35,10 @@ from .rows import (
     record_of,
     state_of,
 )
-from .tables import IS_RUNNING, conversations, responses
+from .tables import HAS_ENDED, IS_RUNNING, conversations, responses
+
+# Requests wait for a transaction on SQLite: it must not take long.
+_PRUNED_AT_ONCE: Final = 50
 
 _IS_LIVE = responses.c.is_deleted.is_(sa.false())
 _THIS = sa.and_(responses.c.partition == sa.bindparam("p"), responses.c.id == sa.bindparam("r"))
@@ -66,10 +69,19 @@ _FIND = (
     .where(_THIS, _IS_LIVE)
     .with_for_update()
 )
+# Not the row of a running response either, whatever it was.
 _BURY = (
     sa.update(responses)
     .where(_THIS)
-    .values(is_deleted=True, body=b"", has_session=False, owner="", idempotency_key=None, request_hash=None)
+    .values(
+        is_deleted=True,
+        status=RunStatus.CANCELLED.value,
+        body=b"",
+        has_session=False,
+        owner="",
+        idempotency_key=None,
+        request_hash=None,
+    )
 )
 
 
@@ -136,28 +148,30 @@ def _chain() -> sa.Select[Any]:
 _CHAIN = _chain()
 
 _OWNERS = sa.union(
-    sa.select(responses.c.owner).where(_IS_LIVE, IS_RUNNING),
+    sa.select(responses.c.owner).where(IS_RUNNING),
     sa.select(conversations.c.running_owner).where(conversations.c.running_owner.is_not(None)),
 )
 _RUNNING_OF = (
     sa.select(responses.c.partition, responses.c.id)
-    .where(responses.c.owner == sa.bindparam("owner"), _IS_LIVE, IS_RUNNING)
+    .where(responses.c.owner == sa.bindparam("owner"), IS_RUNNING)
     .order_by(responses.c.created_at)
     .limit(sa.bindparam("most"))
 )
 
-_IS_TERMINAL = sa.and_(
-    _IS_LIVE, responses.c.status.not_in([status.value for status in RunStatus if not status.is_terminal])
-)
+_IS_ENDED = sa.and_(_IS_LIVE, HAS_ENDED)
 _OLDEST = (
     sa.select(responses.c.partition, responses.c.id, responses.c.has_session)
-    .where(_IS_TERMINAL)
+    .where(_IS_ENDED)
     .order_by(responses.c.stored_at)
     .limit(sa.bindparam("most"))
     .with_for_update(skip_locked=True)
 )
 _EXPIRED = _OLDEST.where(responses.c.stored_at < sa.bindparam("before"))
-_COUNT_TERMINAL = sa.select(sa.func.count()).select_from(responses).where(_IS_TERMINAL)
+_COUNT_ENDED = sa.select(
+    # Two indexes; telling the rows apart would read them.
+    sa.select(sa.func.count()).select_from(responses).where(_IS_LIVE).scalar_subquery()
+    - sa.select(sa.func.count()).select_from(responses).where(IS_RUNNING).scalar_subquery()
+)
 _COUNT = sa.select(sa.func.count(), sa.func.min(responses.c.stored_at)).where(_IS_LIVE)
 _BYTES = sa.select(
     sa.func.coalesce(
@@ -168,8 +182,8 @@ _BYTES = sa.select(
     )
 )
 
-_TERMINAL_TOMBSTONE: Final = {
-    "status": RunStatus.COMPLETED.value,
+_TOMBSTONE: Final = {
+    "status": RunStatus.CANCELLED.value,
     "attempt": 0,
     "owner": "",
     "is_background": False,
@@ -245,7 +259,7 @@ class SqlResponseStore:
             if row is None:
                 return None
             if row.conversation_id is not None:
-                sql_conversations.hand_over(connection, _runner_names(key, row.conversation_id), owner=owner)
+                sql_turns.hand_over(connection, _runner_names(key, row.conversation_id), owner=owner)
             return int(row.attempt)
 
         number = await self._database.run(begin)
@@ -264,7 +278,7 @@ class SqlResponseStore:
             if not is_text(*attempt.key) or not connection.execute(_SAVE, values).rowcount:
                 raise StaleWrite("The response is terminal or gone, or a later attempt has begun.")
             if record.status.is_terminal and record.conversation_id is not None:
-                sql_conversations.finish(connection, record, now=now)
+                sql_turns.finish(connection, record, now=now)
 
         await self._database.run(save)
         if record.status.is_terminal:
@@ -281,7 +295,7 @@ class SqlResponseStore:
             if row is None:
                 return False
             if row.conversation_id is not None and not RunStatus(row.status).is_terminal:
-                sql_conversations.unlock(connection, _runner_names(key, row.conversation_id))
+                sql_turns.unlock(connection, _runner_names(key, row.conversation_id))
             _erase(connection, [key], sessions=[key] if row.has_session else [])
             return True
 
@@ -319,11 +333,17 @@ class SqlResponseStore:
 
     async def prune(self, *, limit: int) -> int:
         """Erase at most `limit` responses that are older or more than the retention allows, with their sessions."""
-        prune = partial(_prune, retention=self._retention, now=self._clock(), limit=limit)
-        keys = await self._database.run(prune, erases=True)
-        for key in keys:
-            self._contexts.forget(key)
-        return len(keys)
+        erased = 0
+        while erased < limit:
+            at_once = min(_PRUNED_AT_ONCE, limit - erased)
+            prune = partial(_prune, retention=self._retention, now=self._clock(), limit=at_once)
+            keys = await self._database.run(prune, erases=True)
+            for key in keys:
+                self._contexts.forget(key)
+            erased += len(keys)
+            if len(keys) < at_once:
+                break
+        return erased
 
     async def stats(self) -> StoreStats:
         """Return what the store holds; `bytes` includes what is kept for responses that continue deleted ones."""
@@ -355,9 +375,9 @@ class SqlResponseStore:
         if record.previous_response_id is not None:
             self._hold_parent(connection, record, columns, context)
         if record.conversation_id is not None:
-            sql_conversations.lock(connection, record)
+            sql_turns.lock(connection, record)
             if record.status.is_terminal:
-                sql_conversations.finish(connection, record, now=self._clock())
+                sql_turns.finish(connection, record, now=self._clock())
         return None
 
     def _hold_parent(
@@ -375,7 +395,7 @@ class SqlResponseStore:
         if context is None or connection.execute(_HOLD_PARENT, names).first() is not None:
             return
         tombstone = {
-            **_TERMINAL_TOMBSTONE,
+            **_TOMBSTONE,
             "partition": record.key.partition,
             "id": record.previous_response_id,
             "created_at": record.created_at,
@@ -420,7 +440,7 @@ def _linked(connection: sa.Connection, partition: Partition, newest_first: Seque
     context = EMPTY
     if not is_chain:
         conversation = ConversationKey(partition, ConversationId(first.conversation_id))
-        context = sql_conversations.items_before(connection, conversation, first.conversation_position)
+        context = sql_turns.items_before(connection, conversation, first.conversation_position)
     for row in reversed(newest_first):
         notes = decode_notes(row.notes)
         make = partial(ChainContext, own_size=size_of(row.input, row.output)) if is_chain else Context
@@ -453,7 +473,7 @@ def _prune(connection: sa.Connection, *, retention: Retention, now: float, limit
     if retention.max_age is not None:
         rows = connection.execute(_EXPIRED, {"before": now - retention.max_age, "most": limit}).all()
     if retention.max_entries is not None:
-        surplus = min(limit, connection.execute(_COUNT_TERMINAL).scalar_one() - retention.max_entries)
+        surplus = min(limit, connection.execute(_COUNT_ENDED).scalar_one() - retention.max_entries)
         # Both are the oldest ones.
         if surplus > len(rows):
             rows = connection.execute(_OLDEST, {"most": surplus}).all()

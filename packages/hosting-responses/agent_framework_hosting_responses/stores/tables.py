@@ -17,6 +17,9 @@ metadata = sa.MetaData()
 IS_RUNNING: Final = sa.text("status IN ('queued', 'in_progress')")
 """Responses that have not ended. Written out: databases use an index of some rows only if they see the condition."""
 
+HAS_ENDED: Final = sa.text("status NOT IN ('queued', 'in_progress')")
+"""The others."""
+
 # Indexes of the few rows that have a value: every index costs every write.
 _CONTINUES: Final = sa.text("previous_response_id IS NOT NULL")
 _IS_NAMED: Final = sa.text("idempotency_key IS NOT NULL")

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from agent_framework_hosting.runs.base import RunStatus
 
-from ..stores.base import ResponseStore
-from .conversation_turns import Conversations, conversation_of, head_of, message_of
+from ..stores.base import Conversations, ResponseStore
+from .conversation_turns import conversation_of, head_of, message_of
 from .response_turns import (
     ADA,
     TERMINAL,

@@ -16,11 +16,12 @@ from agent_framework_hosting.runs.base import Attempt, RunStatus
 from ..stores.base import (
     ConversationLocked,
     ConversationRecord,
+    Conversations,
     ResponseRecord,
     ResponseStore,
     UnknownConversation,
 )
-from .conversation_turns import Conversations, conversation_of, head_of, ids_of, message_of
+from .conversation_turns import conversation_of, head_of, ids_of, message_of
 from .response_turns import ADA, TERMINAL, check_nothing_is_there, ended, key_of, run, running_of
 
 
@@ -75,7 +76,22 @@ class ResponseLocksSuite:
             await store.create(replace(first, key=key_of("resp_2")))
         await conversations.finish(ended(first))
 
-        assert await store.create(replace(first, key=key_of("resp_2"))) is None
+        assert await store.create(await started_in(conversations, record, "resp_2")) is None
+
+    @pytest.mark.parametrize("end", [lambda record: record, ended])
+    async def test_a_response_that_was_prepared_before_another_ended_is_refused(
+        self, store: ResponseStore, conversations: Conversations, end: Callable[[ResponseRecord], ResponseRecord]
+    ) -> None:
+        record = conversation_of()
+        await conversations.create(record, [])
+        late = await started_in(conversations, record, "resp_2")
+        await store.create(ended(await started_in(conversations, record, "resp_1")))
+
+        with pytest.raises(ConversationLocked):
+            await store.create(end(late))
+
+        await check_nothing_is_there(store, late.key)
+        assert await ids_of(conversations, record) == ["msg_resp_1_question", "msg_resp_1_answer"]
 
     @pytest.mark.parametrize("status", TERMINAL)
     @pytest.mark.parametrize("is_one_shot", [True, False])

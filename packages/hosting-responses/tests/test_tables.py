@@ -1,0 +1,50 @@
+"""The tables of the channel, and the stores over them that tools are given."""
+
+from __future__ import annotations
+
+import re
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from agent_framework_hosting.sql.database import Database
+from agent_framework_hosting.stores.base import Retention
+from agent_framework_hosting_responses.stores import sql_conversations, sql_responses, sql_turns
+from agent_framework_hosting_responses.stores.tables import SCHEMA, metadata
+
+
+def test_whose_something_is_comes_first_in_every_key() -> None:
+    for table in metadata.tables.values():
+        assert next(iter(table.primary_key.columns)).name == "partition"
+
+
+async def test_tools_are_given_the_stores(database: Database) -> None:
+    stores = SCHEMA.stores(database, Retention(max_entries=0))
+
+    assert [(await store.stats()).name for store in stores] == ["responses", "conversations"]
+    assert [await store.prune(limit=1) for store in stores] == [0, 0]
+
+
+async def test_no_statement_of_a_request_reads_a_whole_table(database: Database) -> None:
+    if not database.is_sqlite:
+        return  # with next to no rows PostgreSQL reads whole tables, whatever indexes there are
+    modules = (sql_responses, sql_conversations, sql_turns)
+    statements = [
+        str(statement.compile(dialect=sqlite.dialect()))
+        for module in modules
+        for name, statement in vars(module).items()
+        if isinstance(statement, (sa.Select, sa.CompoundSelect, sa.Update, sa.Delete)) and "BYTES" not in name
+    ]
+
+    def explain(connection: sa.Connection) -> list[str]:
+        plans: list[str] = []
+        for statement in statements:
+            sql = re.sub(r"\(__\[POSTCOMPILE_\w+\]\)", "(?)", statement)
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", tuple([1] * sql.count("?")))
+            plans += [str(row[-1]) for row in rows]
+        return plans
+
+    plans = await database.run(explain)
+
+    assert len(statements) > 20
+    assert [plan for plan in plans if re.match(r"SCAN (afhost|before|child)(?!.*INDEX)", plan)] == []
