@@ -28,22 +28,28 @@ _LAYOUT = report.Layout(
         "aims": ("Aims", ""),
         "ratios": (
             "Ratios, host to bare Starlette",
-            "`throughput` is answers/s of the host by those of Starlette, `cpu` the same for CPU time an answer. "
-            "`overhead` is the host's CPU time without the agent's, by all of Starlette's: (host - agent) / starlette.",
+            (
+                "`throughput` is answers/s of the host by those of Starlette, `cpu` the same for CPU time an answer. "
+                "`overhead` is the host's CPU time without the agent's, by all of Starlette's: (host - agent) / starlette."
+            ),
         ),
         "further_deltas": (
             "One delta more",
-            "What a delta costs in a stream that runs, from the difference of two lengths; `overhead` as above. The last "
-            "row shows whether a delta costs more late in a long answer.",
+            (
+                "What a delta costs in a stream that runs, from the difference of two lengths; `overhead` as above. The last "
+                "row shows whether a delta costs more late in a long answer."
+            ),
         ),
         "sizes": (
             "Bytes of a text delta, on the stream",
-            "Frames as sent, in bytes: `event:` and `data:` lines. `stream` is the whole stream.",
+            ("Frames as sent, in bytes: `event:` and `data:` lines. `stream` is the whole stream."),
         ),
         "absolute": (
             "Absolute numbers of this machine",
-            "CPU time is that of the server's process, in microseconds. `events_per_write` near 1 says that every delta "
-            "was sent by itself. `agent` is the agent iterated by as many tasks, without a server.",
+            (
+                "CPU time is that of the server's process, in microseconds. `events_per_write` near 1 says that every delta "
+                "was sent by itself. `agent` is the agent iterated by as many tasks, without a server."
+            ),
         ),
     },
     method=(

@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent.parent
 # A script sees its own folder, not the repository, and the processes it spawns import this file's neighbours too.
-sys.path[:0] = [str(_ROOT), str(_ROOT / "tests" / "support")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import report
 from benchmarks.endurance import fill, prune
@@ -40,49 +40,11 @@ from benchmarks.stored_hosts import (
     start_bare_session,
     start_stored_host,
 )
+from benchmarks.stored_layout import LAYOUT
 from benchmarks.stored_turns import CHAINS, WORKS, Chain, ChainKind, connected, do_work, grow
 from postgres import PostgresServer, postgres_server
 
 _OUTPUT = Path(__file__).parent / "results" / "state.md"
-
-_LAYOUT = report.Layout(
-    title="What stored turns cost",
-    sections={
-        "aims": ("Aims", ""),
-        "throughput": (
-            "Throughput and CPU time, by the store",
-            "`ratio` is turns/s by those of memory, `cpu_ratio` the same for CPU time a turn. CPU time is that of the "
-            "server's process, in microseconds a turn; `database_cpu_us` is that of PostgreSQL's processes. A stream has "
-            "50 text deltas. Every caller has a conversation of its own.",
-        ),
-        "bytes": (
-            "Bytes stored per turn",
-            "All values of all rows that a turn adds or makes longer, numbers as 8 bytes, without indexes; `file_…` is by "
-            "how much SQLite's file grows a turn, indexes included.",
-        ),
-        "latency": (
-            "Latency of the first and the last turns",
-            "`constant` is an agent that remembers nothing: all of it is the host's. `remembering` is the framework's own "
-            "agent with its history in the session, which grows: `bare_…` is the same agent with its session kept in "
-            "process, without a host, and `host_ratio` is (last - bare_last) / (first - bare_first).",
-        ),
-        "many": ("Many responses", "Stored one after the other. `rss_…` is the memory of the server's process."),
-        "retention": (
-            "What retention gives back",
-            "A tenth of the responses may stay. `seconds` is how long it took in the background, `turn_ms` and "
-            "`slowest_percent_ms` are turns that were asked for meanwhile: their median, and what 1 of 100 exceeds. "
-            "PostgreSQL gives files back as its autovacuum sees fit.",
-        ),
-    },
-    method=(
-        "One host for each store, a process each, all on one core, and never two of them busy at once; clients and "
-        "PostgreSQL are on the others. Stores are measured in turn: round after round for throughput, turn after turn for "
-        "chains and for many responses, so that whatever else the machine does meets all of them. Every figure is the "
-        "median over the rounds, every ratio the median of the ratios within one round; latency of first and last turns "
-        "is the median of these turns. PostgreSQL confirms a commit when its disk has it; SQLite when the operating "
-        "system has it (WAL, synchronous = NORMAL): a killed process loses nothing, a power cut may cost the last turns."
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +120,7 @@ def main() -> None:
         is_pinned=is_pinned,
         more=more,
     )
-    print(report.write(_LAYOUT, figures(measured), about, options.output))
+    print(report.write(LAYOUT, figures(measured), about, options.output))
 
 
 def _more_facts(bench: Bench, home: Path, amount: Amount, measured: Measured) -> dict[str, str]:
