@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from states import State
+from states import State, everything_in
 
 if TYPE_CHECKING:  # at run time only for tests that ask: half a second
     import sqlalchemy as sa
@@ -100,6 +100,13 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> State:
 def durable_state(request: pytest.FixtureRequest, tmp_path: Path) -> State:
     """Where a host keeps its state, of each kind that survives a restart."""
     return _state(request, tmp_path)
+
+
+@pytest.fixture
+def on_every_store(state: State) -> Generator[State, None, None]:
+    """Repeat a test for each kind of state; its hosts take `**states.here()`."""
+    with everything_in(state):
+        yield state
 
 
 def _state(request: pytest.FixtureRequest, directory: Path) -> State:

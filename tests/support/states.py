@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,3 +31,21 @@ class State:
         found = self.options["state_dir"]
         assert isinstance(found, Path)
         return found
+
+
+_here: list[State] = []
+
+
+def here() -> Mapping[str, Any]:
+    """The options of the state that the running test is repeated for (`on_every_store`); none for other tests."""
+    return _here[-1].options if _here else {}
+
+
+@contextmanager
+def everything_in(state: State) -> Generator[State, None, None]:
+    """Have `here` give the options of `state` inside the block."""
+    _here.append(state)
+    try:
+        yield state
+    finally:
+        _here.pop()

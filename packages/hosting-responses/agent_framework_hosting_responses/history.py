@@ -23,7 +23,7 @@ from agent_framework_hosting.targets.base import Target
 
 from .protocol import errors
 from .protocol.json import JsonObject
-from .protocol.pairing import check_pairing, refers_back, without_unanswered_calls
+from .protocol.pairing import check_pairing, refers_back, without_orphaned_outputs, without_unanswered_calls
 from .protocol.request import CreateRequest
 from .stores.base import ConversationId, ConversationKey, ConversationStore, ResponseRecord, ResponseStore
 from .stores.context import EMPTY, Context
@@ -145,6 +145,8 @@ class History:
             session = await self._continued(partition, key, keeps_session=request.store)
         unknown = head.context.length if session is None else head.unknown
         backlog = head.context.all_items()[-unknown:] if unknown else ()
+        if session is None:
+            backlog = without_orphaned_outputs(backlog)
         return Continuation(
             context=head.context,
             conversation_position=head.position,

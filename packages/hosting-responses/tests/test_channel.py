@@ -10,6 +10,7 @@ import live
 import openai
 import pytest
 import raw
+import states
 import wire
 from agent_framework import Agent, AgentResponse, AgentResponseUpdate, Content, Message, tool
 from fastapi import FastAPI
@@ -22,7 +23,7 @@ from agent_framework_hosting_responses import ResponsesChannel, ResponsesSetting
 
 
 def host_of(agent: Any, **options: Any) -> AgentFrameworkHost:
-    return AgentFrameworkHost(agent, channels=[ResponsesChannel(**options)])
+    return AgentFrameworkHost(agent, channels=[ResponsesChannel(**options)], **states.here())
 
 
 def let_all_through(request: Any, **_: Any) -> Any:
@@ -44,6 +45,7 @@ WEATHER_TOOL: Any = {
 }
 
 
+@pytest.mark.usefixtures("on_every_store")
 @pytest.mark.behaviour("B1", "D1")
 async def test_one_shot_streamed_and_background_answers_are_the_stored_ones() -> None:
     async with live.serve(host_of(ScriptedAgent(["Hel", "lo"])).app) as served:
@@ -90,6 +92,7 @@ async def test_the_sync_client_can_do_all_of_it() -> None:
         await live.in_thread(lambda: work(served.sync_client))
 
 
+@pytest.mark.usefixtures("on_every_store")
 @pytest.mark.behaviour("E4")
 async def test_structured_output_is_parsed_by_the_client_when_the_operator_lets_it_through() -> None:
     model = ScriptedChatClient([OSLO], [OSLO[:10], OSLO[10:]])
@@ -130,6 +133,7 @@ async def test_a_client_tool_ends_the_response_and_its_output_continues_it() -> 
     assert second.output_text == "It is sunny."
 
 
+@pytest.mark.usefixtures("on_every_store")
 @pytest.mark.behaviour("E4")
 async def test_without_a_run_hook_nothing_that_the_caller_chooses_reaches_the_agent() -> None:
     model = ScriptedChatClient(["hello"])
@@ -281,6 +285,7 @@ async def test_a_response_id_factory_may_take_the_previous_id(takes_previous: bo
     assert made == [None, "resp_mine1" if takes_previous else None]
 
 
+@pytest.mark.usefixtures("on_every_store")
 @pytest.mark.behaviour("D7")
 async def test_a_response_id_that_is_taken_is_never_overwritten() -> None:
     agent = ScriptedAgent(["first"], ["second"])
@@ -310,6 +315,7 @@ async def test_the_host_can_be_mounted_in_another_application(framework: type[St
     assert ready.status_code == 200
 
 
+@pytest.mark.usefixtures("on_every_store")
 @pytest.mark.behaviour("D2")
 async def test_input_items_pages_through_130_items_in_both_orders() -> None:
     items: list[Any] = [{"role": "user", "content": f"item {number}"} for number in range(130)]

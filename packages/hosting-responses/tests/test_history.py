@@ -9,15 +9,18 @@ from typing import Any
 import live
 import openai
 import pytest
+import states
 from agent_framework import Agent, ChatResponseUpdate, Content, FunctionTool, tool
 
 from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel
 
+pytestmark = pytest.mark.usefixtures("on_every_store")
+
 
 def host_of(agent: Any, **options: Any) -> AgentFrameworkHost:
-    return AgentFrameworkHost(agent, channels=[ResponsesChannel(**options)])
+    return AgentFrameworkHost(agent, channels=[ResponsesChannel(**options)], **states.here())
 
 
 def let_all_through(request: Any, **_: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import live
 import pytest
 import raw
+import states
 
 from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.runs.base import LogEntry
@@ -32,12 +33,18 @@ HOSTILE_PATHS = [
     "/v1/v1/responses",
 ]
 
+pytestmark = pytest.mark.usefixtures("on_every_store")
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
+
 
 @pytest.mark.behaviour("A10")
 @pytest.mark.parametrize("path", HOSTILE_PATHS, ids=lambda path: path[:30])
 async def test_a_path_that_leads_nowhere_is_a_short_404_in_the_form_of_the_api(path: str) -> None:
     async with (
-        live.serve(AgentFrameworkHost(ScriptedAgent(["x"]), channels=[ResponsesChannel()]).app) as served,
+        live.serve(
+            AgentFrameworkHost(ScriptedAgent(["x"]), channels=[ResponsesChannel()], **states.here()).app
+        ) as served,
         raw.connect(served.base_url) as connection,
     ):
         answer = await connection.request("GET", path)
@@ -51,7 +58,8 @@ async def test_a_path_that_leads_nowhere_is_a_short_404_in_the_form_of_the_api(p
 @pytest.mark.parametrize("key", ["x-agent-user-isolation-key", "x-agent-chat-isolation-key"])
 async def test_isolation_headers_that_come_twice_are_refused_before_anything_runs(key: str) -> None:
     agent = ScriptedAgent(["x"])
-    app = AgentFrameworkHost(agent, channels=[ResponsesChannel()], trust_isolation_headers=True).app
+    host = AgentFrameworkHost(agent, channels=[ResponsesChannel()], trust_isolation_headers=True, **states.here())
+    app = host.app
     body = b'{"input":"q"}'
     async with live.serve(app) as served, raw.connect(served.base_url) as connection:
         await connection.send_bytes(

@@ -12,6 +12,7 @@ import live
 import openai
 import pytest
 import raw
+import states
 import wire
 from agent_framework import Agent, AgentResponseUpdate, Content
 
@@ -21,9 +22,12 @@ from agent_framework_hosting_responses import ResponsesChannel, ResponsesSetting
 
 SECONDS = 10.0
 
+pytestmark = pytest.mark.usefixtures("on_every_store")
+
 
 def host_of(agent: Any, **settings: Any) -> AgentFrameworkHost:
-    return AgentFrameworkHost(agent, channels=[ResponsesChannel(settings=ResponsesSettings(**settings))])
+    channel = ResponsesChannel(settings=ResponsesSettings(**settings))
+    return AgentFrameworkHost(agent, channels=[channel], **states.here())
 
 
 async def reached(event: asyncio.Event) -> None:
@@ -422,7 +426,7 @@ async def test_a_foreground_run_is_cancelled_and_stored_as_such_when_its_client_
     gate = Gate()
     agent = ScriptedAgent(["half", gate])
     channel = ResponsesChannel(response_id_factory=lambda: "resp_mine")
-    async with live.serve(AgentFrameworkHost(agent, channels=[channel]).app) as served:
+    async with live.serve(AgentFrameworkHost(agent, channels=[channel], **states.here()).app) as served:
         async with raw.connect(served.base_url) as connection:
             await connection.send("POST", "/responses", {"input": "q", "stream": is_streamed})
             await reached(gate.reached)
@@ -470,7 +474,7 @@ async def test_a_client_that_leaves_an_unstored_one_shot_leaves_nothing_behind()
     gate = Gate()
     agent = ScriptedAgent([gate])
     channel = ResponsesChannel(response_id_factory=lambda: "resp_mine")
-    host = AgentFrameworkHost(agent, channels=[channel])
+    host = AgentFrameworkHost(agent, channels=[channel], **states.here())
     async with live.serve(host.app) as served:
         async with raw.connect(served.base_url) as connection:
             await connection.send("POST", "/responses", {"input": "q", "store": False})
@@ -492,7 +496,7 @@ async def test_a_run_over_its_time_limit_fails(mode: str) -> None:
     channel = ResponsesChannel(
         response_id_factory=lambda: "resp_mine", settings=ResponsesSettings(run_timeout=0.1, cancel_grace=0.1)
     )
-    async with live.serve(AgentFrameworkHost(agent, channels=[channel]).app) as served:
+    async with live.serve(AgentFrameworkHost(agent, channels=[channel], **states.here()).app) as served:
         answer = await served.http.post(
             "/responses", json={"input": "q", "stream": mode == "stream", "background": mode == "background"}
         )
@@ -578,7 +582,7 @@ def texts(model: ScriptedChatClient) -> list[list[str]]:
 async def test_a_named_session_goes_through_unrelated_requests_until_it_is_reset() -> None:
     model = ScriptedChatClient(["one"], ["two"], ["three"])
     channel = ResponsesChannel(run_hook=named("ada"))
-    host = AgentFrameworkHost(Agent(client=model), channels=[channel])
+    host = AgentFrameworkHost(Agent(client=model), channels=[channel], **states.here())
     async with live.serve(host.app) as served:
         await served.client.responses.create(model="a", input="q1")
         async with served.client.responses.stream(model="a", input="q2") as stream:
@@ -594,7 +598,7 @@ async def test_a_named_session_goes_through_unrelated_requests_until_it_is_reset
 async def test_a_failed_or_abandoned_run_leaves_its_named_session_as_it_was() -> None:
     gate = Gate()
     model = ScriptedChatClient(["one"], ["half", ValueError("boom")], ["half", gate], ["two"])
-    host = AgentFrameworkHost(Agent(client=model), channels=[ResponsesChannel(run_hook=named("ada"))])
+    host = AgentFrameworkHost(Agent(client=model), channels=[ResponsesChannel(run_hook=named("ada"))], **states.here())
     async with live.serve(host.app) as served:
         await served.client.responses.create(model="a", input="q1")
         with pytest.raises(openai.InternalServerError):
@@ -611,7 +615,7 @@ async def test_a_failed_or_abandoned_run_leaves_its_named_session_as_it_was() ->
 async def test_runs_of_one_named_session_wait_for_each_other_and_lose_nothing() -> None:
     gate = Gate()
     model = ScriptedChatClient(["a1", gate], *([f"a{number}"] for number in range(2, 6)))
-    host = AgentFrameworkHost(Agent(client=model), channels=[ResponsesChannel(run_hook=named("ada"))])
+    host = AgentFrameworkHost(Agent(client=model), channels=[ResponsesChannel(run_hook=named("ada"))], **states.here())
     async with live.serve(host.app) as served:
         create = served.client.responses.create
         first = asyncio.create_task(create(model="a", input="q"))
@@ -631,7 +635,7 @@ async def test_runs_of_one_named_session_wait_for_each_other_and_lose_nothing() 
 async def test_a_run_that_waits_for_its_session_can_be_cancelled() -> None:
     gate = Gate()
     model = ScriptedChatClient(["one", gate], ["two"])
-    host = AgentFrameworkHost(Agent(client=model), channels=[ResponsesChannel(run_hook=named("ada"))])
+    host = AgentFrameworkHost(Agent(client=model), channels=[ResponsesChannel(run_hook=named("ada"))], **states.here())
     async with live.serve(host.app) as served:
         create = served.client.responses.create
         first = asyncio.create_task(create(model="a", input="q1"))
@@ -651,7 +655,9 @@ async def test_without_sessions_a_chain_is_continued_by_its_messages() -> None:
         return replace(request, session_mode="disabled")
 
     agent = ScriptedAgent(["one"], ["two"], ["three"])
-    async with live.serve(AgentFrameworkHost(agent, channels=[ResponsesChannel(run_hook=hook)]).app) as served:
+    async with live.serve(
+        AgentFrameworkHost(agent, channels=[ResponsesChannel(run_hook=hook)], **states.here()).app
+    ) as served:
         first = await served.client.responses.create(model="a", input="q1")
         await served.client.responses.create(model="a", input="q2", previous_response_id=first.id)
         await served.client.responses.create(model="a", input="unrelated")
@@ -666,7 +672,9 @@ async def test_a_run_that_needs_a_session_and_has_none_fails() -> None:
         return replace(request, session_mode="required")
 
     agent = ScriptedAgent(["one"])
-    async with live.serve(AgentFrameworkHost(agent, channels=[ResponsesChannel(run_hook=hook)]).app) as served:
+    async with live.serve(
+        AgentFrameworkHost(agent, channels=[ResponsesChannel(run_hook=hook)], **states.here()).app
+    ) as served:
         answer = await served.http.post("/responses", json={"input": "q"})
 
     assert answer.status_code == 500

@@ -9,6 +9,7 @@ from typing import Any
 
 import live
 import pytest
+import states
 import wire
 from agent_framework import Agent, AgentResponseUpdate, Content
 
@@ -25,9 +26,12 @@ from agent_framework_hosting_responses import ResponsesChannel
 
 SECONDS = 10.0
 
+pytestmark = pytest.mark.usefixtures("on_every_store")
+
 
 def host_of(agent: Any, *, trusts: bool | None = True, **options: Any) -> AgentFrameworkHost:
-    return AgentFrameworkHost(agent, channels=[ResponsesChannel(**options)], trust_isolation_headers=trusts)
+    channel = ResponsesChannel(**options)
+    return AgentFrameworkHost(agent, channels=[channel], trust_isolation_headers=trusts, **states.here())
 
 
 def headers_of(user: str, chat: str | None = None) -> dict[str, str]:
@@ -100,15 +104,15 @@ def filled(request: tuple[str, str, dict[str, Any] | None], ids: dict[str, str])
 
 
 @pytest.mark.behaviour("E1", "E2")
-@pytest.mark.parametrize("state", ["completed", "running"])
+@pytest.mark.parametrize("stage", ["completed", "running"])
 @pytest.mark.parametrize("stranger", [BOB, {}, headers_of("ada", "other chat"), headers_of("Ada")], ids=str)
-async def test_the_ids_of_others_are_unknown_ids(stranger: dict[str, str], state: str) -> None:
+async def test_the_ids_of_others_are_unknown_ids(stranger: dict[str, str], stage: str) -> None:
     gate = Gate()
-    agent = ScriptedAgent(["hello"] if state == "completed" else [gate, "hello"])
+    agent = ScriptedAgent(["hello"] if stage == "completed" else [gate, "hello"])
     async with live.serve(host_of(agent).app) as served:
         created = await served.http.post("/responses", json={"input": "secret", "background": True}, headers=ADA)
         response_id = created.json()["id"]
-        if state == "completed":
+        if stage == "completed":
             await served.http.get(f"/responses/{response_id}?stream=true", headers=ADA)
         else:
             await asyncio.wait_for(gate.reached.wait(), SECONDS)

@@ -10,6 +10,7 @@ from typing import Any
 import live
 import openai
 import pytest
+import states
 import wire
 from agent_framework import (
     Agent,
@@ -26,6 +27,8 @@ from agent_framework import (
 from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.testing.agents import ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel
+
+pytestmark = pytest.mark.usefixtures("on_every_store")
 
 
 class Remember(Executor):
@@ -55,7 +58,7 @@ def remembering() -> Workflow:
 
 
 def host_of(target: Any, **options: Any) -> AgentFrameworkHost:
-    return AgentFrameworkHost(target, channels=[ResponsesChannel()], **options)
+    return AgentFrameworkHost(target, channels=[ResponsesChannel()], **options, **states.here())
 
 
 @pytest.mark.behaviour("A1", "A2", "F1")
@@ -133,7 +136,7 @@ async def test_a_run_hook_gives_a_workflow_an_input_of_its_own_type() -> None:
     def run_hook(request: Any, **_: Any) -> Any:
         return replace(request, input={"n": len(request.input[-1].text)}, options=None)
 
-    host = AgentFrameworkHost(build, channels=[ResponsesChannel(run_hook=run_hook)])
+    host = AgentFrameworkHost(build, channels=[ResponsesChannel(run_hook=run_hook)], **states.here())
     async with live.serve(host.app) as served:
         response = await served.client.responses.create(model="m", input="four")
 
@@ -142,14 +145,15 @@ async def test_a_run_hook_gives_a_workflow_an_input_of_its_own_type() -> None:
 
 @pytest.mark.behaviour("A7")
 async def test_an_unstored_turn_of_a_workflow_leaves_nothing_on_disk(tmp_path: Path) -> None:
-    async with live.serve(host_of(remembering(), checkpoint_location=tmp_path).app) as served:
+    checkpoints = tmp_path / "checkpoints"
+    async with live.serve(host_of(remembering(), checkpoint_location=checkpoints).app) as served:
         create = served.client.responses.create
         await create(model="m", input="gone", store=False)
-        assert list(tmp_path.rglob("*")) == []
+        assert list(checkpoints.rglob("*")) == []
         first = await create(model="m", input="a")
-        kept = sorted(tmp_path.rglob("*"))
+        kept = sorted(checkpoints.rglob("*"))
         unstored = await create(model="m", input="b", previous_response_id=first.id, store=False)
-        assert sorted(tmp_path.rglob("*")) == kept
+        assert sorted(checkpoints.rglob("*")) == kept
         second = await create(model="m", input="c", previous_response_id=first.id)
 
     assert (unstored.output_text, second.output_text) == ("a|b", "a|c")

@@ -104,6 +104,9 @@ async def serve(app: HostApp, config: uvicorn.Config) -> None:
     tune_collector()
     # Bound here, not by uvicorn, so that port 0 is known when the host logs that it has started.
     sockets = [config.bind_socket()]
+    if sockets[0].family in {socket.AF_INET, socket.AF_INET6}:
+        # asyncio does so only for sockets it has opened itself; without, small answers wait for an acknowledgement.
+        sockets[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         app.announcement["bind"] = _address(sockets[0])
         await DrainingServer(config, app.lifecycle).serve(sockets)

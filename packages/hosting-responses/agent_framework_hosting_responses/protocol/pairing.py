@@ -65,6 +65,12 @@ def without_unanswered_calls(items: Sequence[JsonObject], following: Sequence[Js
     return tuple(item for item in items if (call := _call(item)) is None or call in answers)
 
 
+def without_orphaned_outputs(items: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
+    """Return `items`, a whole history, without outputs whose call was taken out of it: no model accepts those."""
+    calls = {call for item in items if (call := _call(item)) is not None}
+    return tuple(item for item in items if (answered := _answered_call(item)) is None or answered in calls)
+
+
 def _check_approvals(items: Sequence[JsonObject], context: Sequence[JsonObject], *, asked: Collection[str]) -> None:
     answered = {item.get("approval_request_id") for item in context if item.get("type") == "mcp_approval_response"}
     for item in items:

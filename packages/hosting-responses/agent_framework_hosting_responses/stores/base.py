@@ -39,7 +39,7 @@ class UnknownConversation(StoreError):  # noqa: N818  what it says
 
 
 class ConversationLocked(StoreError):  # noqa: N818  the wire's word
-    """Another response runs in the conversation; nothing was written."""
+    """Another response runs in the conversation, or has just ended there; nothing was written."""
 
 
 class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ class ResponseStore(Protocol):
         Raises:
             AlreadyExists: the id is taken in this partition; the stored response stays as it is.
             UnknownConversation: there is no conversation `record.conversation_id`.
-            ConversationLocked: another response runs in it.
+            ConversationLocked: another response runs in it, or it has changed since `record.conversation_position` was read.
         """
         ...
 
@@ -252,7 +252,8 @@ class ConversationLocks(Protocol):
 
         Raises:
             UnknownConversation: there is no such conversation.
-            ConversationLocked: another response has it.
+            ConversationLocked: another response has it, or it has changed since `record.conversation_position` was read:
+                the response would not know what was said meanwhile.
         """
         ...
 

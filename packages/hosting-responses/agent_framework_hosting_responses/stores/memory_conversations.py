@@ -116,6 +116,8 @@ class MemoryConversationStore:
             raise UnknownConversation("There is no such conversation.")
         if conversation.running not in {None, record.key.run_id}:
             raise ConversationLocked("Another response runs in the conversation.")
+        if conversation.running is None and conversation.position != record.conversation_position:
+            raise ConversationLocked("The conversation has changed since the response was prepared.")
         conversation.running = record.key.run_id
         self._idle.pop(key)
         self._running[key] = conversation
