@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -32,9 +34,13 @@ from .protocol import errors
 from .protocol.errors import RequestError, error_body
 from .protocol.query import parse_list_query, parse_retrieve_query
 from .protocol.request import decode_body
+from .recovery import Recovery
 from .service import ResponsesService, Started
 from .settings import ResponseIdFactory, ResponsesSettings
 from .state import ResponsesState
+
+if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
+    from agent_framework_hosting.sql.presence import Presence
 
 
 class ResponsesChannel:
@@ -102,8 +108,11 @@ class ResponsesChannel:
         )
         root_routes += [route for prefix in prefixes for route in conversation_routes(prefix + beside, conversations)]
         root_routes += [route for prefix in prefixes for route in self._responses(prefix + self.path)]
+        for store in self._service.state.prunable:
+            context.keep_pruned(store)
         return ChannelContribution(
             root_routes=root_routes,
+            on_startup=_recovering(self._service.state.recovery, context.presence),
             exception_handlers={
                 HTTPException: handle_error,
                 RequestError: handle_error,
@@ -185,3 +194,18 @@ class ResponsesChannel:
 
 async def _not_offered(request: Request) -> Response:
     return error_response(errors.invalid_url(request.method, request.url.path), request)
+
+
+def _recovering(recovery: Recovery | None, presence: Presence | None) -> Sequence[Callable[[], Awaitable[None]]]:
+    """Return what ends the runs of dead processes: those found at the start, and later those that die meanwhile."""
+    if recovery is None or presence is None:
+        return ()
+
+    async def recover() -> None:
+        await recovery.run(presence.dead_owners)
+
+    async def start() -> None:
+        await recovery.run(presence.dead_owners, is_start=True)
+
+    presence.watch(recover)
+    return (start,)

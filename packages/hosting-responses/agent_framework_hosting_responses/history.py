@@ -26,7 +26,7 @@ from .protocol.json import JsonObject
 from .protocol.pairing import check_pairing, refers_back, without_orphaned_outputs, without_unanswered_calls
 from .protocol.request import CreateRequest
 from .stores.base import ConversationId, ConversationKey, ConversationStore, ResponseRecord, ResponseStore
-from .stores.context import EMPTY, Context
+from .stores.context import EMPTY, Context, response_session_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +87,6 @@ class TakenIds:
         groups = [self._own, *(node.items for node in self._context.nodes())]
         ids = (item.get(name) for items in groups for item in items for name in ("id", "call_id"))
         return frozenset(value for value in ids if isinstance(value, str))
-
-
-def response_session_key(response_id: str) -> SessionKey:
-    """Return the key of the session snapshot that belongs to a response."""
-    return SessionKey(f"response:{response_id}")
 
 
 class History:

@@ -47,11 +47,16 @@ class Recovery:
         self._conversations = conversations
         self._owner = owner
 
-    async def run(self, dead_owners: Callable[[set[str]], Awaitable[set[str]]]) -> int:
-        """End the runs of every process that `dead_owners` returns among those asked for; return how many."""
+    async def run(self, dead_owners: Callable[[set[str]], Awaitable[set[str]]], *, is_start: bool = False) -> int:
+        """End the runs of every process that `dead_owners` returns among those asked for; return how many.
+
+        `is_start` says that this process runs nothing yet: what is in its name is of an earlier start, and lost too.
+        """
         ended = 0
-        candidates = await self._responses.running_owners() - {self._owner}
-        for owner in await dead_owners(candidates) if candidates else ():
+        owners = await self._responses.running_owners()
+        others = owners - {self._owner}
+        dead = await dead_owners(others) if others else set[str]()
+        for owner in dead | (owners - others if is_start else set()):
             while keys := await self._responses.running_of(owner, limit=_AT_ONCE):
                 for key in keys:
                     await self._end(key)

@@ -31,11 +31,10 @@ from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey, RunLog,
 from agent_framework_hosting.stores.base import SessionKey
 from agent_framework_hosting.types import ChannelRequest, HostedRunResult
 
-from .history import response_session_key
 from .protocol.encoder import ResponseEncoder
 from .protocol.json import JsonObject
 from .stores.base import ResponseRecord, ResponseStore
-from .stores.context import EMPTY, Context
+from .stores.context import EMPTY, Context, response_session_key
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from agent_framework_hosting.isolation import IsolationKeys, get_current_isolati
 from agent_framework_hosting.runs.base import LogEntry, RunId, RunKey, RunLog, RunStatus
 from agent_framework_hosting.targets.base import Erasable
 
-from .history import History, response_session_key
+from .history import History
 from .protocol import errors
 from .protocol.ids import new_id
 from .protocol.json import JsonObject
@@ -38,6 +38,7 @@ from .stores.base import (
     ResponseStore,
     UnknownConversation,
 )
+from .stores.context import response_session_key
 from .stores.memory import MemoryResponseStore
 from .turns import RESPONSE_ID, TurnBuilder, TurnStores
 

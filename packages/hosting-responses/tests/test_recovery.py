@@ -79,6 +79,15 @@ async def test_runs_of_dead_processes_fail_and_those_of_living_ones_go_on(databa
     assert stored.input == lost.input
 
 
+async def test_what_is_in_the_name_of_a_process_that_has_just_started_is_lost_too(database: Database) -> None:
+    store, conversations = SqlResponseStore(database), SqlConversationStore(database)
+    mine = running("a", owner="me")
+    await store.create(mine)
+
+    assert await Recovery(store, conversations, owner="me").run(all_dead, is_start=True) == 1
+    assert await status_of(store, mine) is RunStatus.FAILED
+
+
 async def test_the_conversation_of_a_lost_run_is_free_again_and_has_nothing_of_it(database: Database) -> None:
     store, conversations = SqlResponseStore(database), SqlConversationStore(database)
     await conversations.create(ConversationRecord(key=CONVERSATION, created_at=1, metadata={}), ())
