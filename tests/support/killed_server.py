@@ -1,0 +1,327 @@
+"""A host in a process of its own, which kills itself at a named write of a request.
+
+As a script this is a nursery: it loads everything once, and forks a server for each order, so that a test pays for
+the loading (seconds) only once. `nursery.py` is the other end, and says what an order is. A server that is killed is a
+process that is killed: nothing of it is left but its files and its rows.
+
+Writes are transactions of `Database` that change something. They are named by the function that does the work, and
+counted for each request with what it starts. A request with the header `x-kill: MOMENT N NAME` ends the process at the
+n-th transaction of this name: `before` it, `inside` of it when everything is done but the commit, or `after` the commit
+when nobody knows of it yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
+
+import httpx2
+import psycopg  # noqa: F401  loaded before the fork, not after each
+import sqlalchemy as sa
+import uvicorn
+from agent_framework import (
+    Agent,
+    BaseChatClient,
+    ChatResponse,
+    ChatResponseUpdate,
+    Content,
+    Executor,
+    FileHistoryProvider,
+    Message,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowContext,
+    handler,
+)
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting.sql import database, presence
+from agent_framework_hosting.types import HostStatePaths
+from agent_framework_hosting_responses import ResponsesChannel
+from agent_framework_hosting_responses.stores.tables import responses
+
+ResultT = TypeVar("ResultT")
+
+_PATIENCE = 20.0
+"""Seconds in which a server that is to kill itself has done so."""
+
+_statements = threading.local()
+
+
+@dataclass(slots=True)
+class Journal:
+    """What one request has written, and where it is to be killed: moment, number and name of a write."""
+
+    kill: tuple[str, int, str] | None = None
+    writes: list[str] = field(default_factory=list)
+    _begun: Counter[str] = field(default_factory=Counter)
+
+    def begin(self, name: str) -> str | None:
+        """Count a transaction; return the moment in it at which to kill."""
+        self._begun[name] += 1
+        if self.kill is None or self.kill[1:] != (self._begun[name], name):
+            return None
+        return self.kill[0]
+
+
+_journal: contextvars.ContextVar[Journal | None] = contextvars.ContextVar("journal", default=None)
+
+
+class KilledDatabase(database.Database):
+    """A database that keeps the journal of each request, and kills the process where the journal says."""
+
+    async def run(self, work: database.Work[ResultT], *, erases: bool = False) -> ResultT:
+        """Run the transaction, or kill the process before, in, or after it."""
+        journal = _journal.get()
+        if journal is None:  # nobody's request: pruning, presence, recovery
+            return await super().run(work, erases=erases)
+        name = _name_of(work)
+        moment = journal.begin(name)
+        if moment == "before":
+            _die()
+
+        def watched(connection: sa.Connection) -> ResultT:
+            _statements.has_written = False
+            result = work(connection)
+            if _statements.has_written:
+                journal.writes.append(name)
+            if moment == "inside":
+                _die()
+            return result
+
+        result = await super().run(watched, erases=erases)
+        if moment == "after":
+            _die()
+        return result
+
+
+@sa.event.listens_for(sa.Engine, "before_execute")
+def _note_write(_connection: object, statement: object, *_: object) -> None:
+    if getattr(statement, "is_dml", False):
+        _statements.has_written = True
+
+
+def _name_of(work: Callable[..., object]) -> str:
+    """Return the qualified name of a function, or of a callable object's class, without what is put in between."""
+    while isinstance(work, functools.partial):
+        work = work.func
+    named: Any = work if hasattr(work, "__qualname__") else type(work)
+    return str(named.__qualname__).replace(".<locals>", "")
+
+
+def _die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("A killed process goes on.")
+
+
+class QuickPresence(presence.Presence):
+    """A process that counts as dead soon after it has died: the tests wait for that."""
+
+    def __init__(self, database: database.Database) -> None:
+        super().__init__(database, beat=0.1, lease=0.3)
+
+
+class Told(BaseChatClient[Any]):
+    """A model that answers with the texts of all messages it was sent, as a JSON array, in two pieces."""
+
+    def _inner_get_response(self, *, messages: Any, stream: bool, options: Mapping[str, Any], **kwargs: Any) -> Any:
+        del options, kwargs
+        text = json.dumps([message.text for message in messages])
+        if stream:
+            return self._build_response_stream(_in_pieces(text))
+        return _answer(text)
+
+
+async def _answer(text: str) -> ChatResponse[Any]:
+    return ChatResponse(messages=[Message("assistant", [text])])
+
+
+async def _in_pieces(text: str) -> Any:
+    for piece in (text[:3], text[3:]):
+        yield ChatResponseUpdate(contents=[Content.from_text(piece)], role="assistant")
+
+
+class Remember(Executor):
+    """Answers with everything it has been told in this conversation, as a JSON array."""
+
+    def __init__(self) -> None:
+        super().__init__(id="remember")
+        self.heard: list[str] = []
+
+    @handler
+    async def hear(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
+        """Add a message."""
+        self.heard.append(message)
+        await ctx.yield_output(json.dumps(self.heard))
+
+    async def on_checkpoint_save(self) -> dict[str, Any]:
+        """Return what was heard."""
+        return {"heard": list(self.heard)}
+
+    async def on_checkpoint_restore(self, state: dict[str, Any]) -> None:
+        """Hear it again."""
+        self.heard = list(state["heard"])
+
+
+def _remembering() -> Workflow:
+    return WorkflowBuilder(start_executor=Remember(), name="told").build()
+
+
+def _target(order: Mapping[str, Any]) -> Agent[Any] | Callable[[], Workflow]:
+    match order["target"]:
+        case "workflow":
+            return _remembering
+        case "filed":  # its history lies in files beside the database
+            return Agent(
+                client=Told(),
+                name="told",
+                context_providers=[FileHistoryProvider(order["histories"], source_id="files")],
+            )
+        case _:
+            return Agent(client=Told(), name="told")
+
+
+class App:
+    """The host, and what tests ask beside: `/-/writes` of the last request that was no GET, and `/-/stored` responses."""
+
+    def __init__(self, host: AgentFrameworkHost, store: database.Database | None) -> None:
+        self._host = host
+        self._store = store
+        self._last = Journal()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._host(scope, receive, send)
+            return
+        request = Request(scope)
+        if request.url.path == "/-/writes":
+            await JSONResponse(self._last.writes)(scope, receive, send)
+        elif request.url.path == "/-/stored":
+            await JSONResponse(await self._stored())(scope, receive, send)
+        else:
+            moment, number, name = request.headers.get("x-kill", "never 0 nothing").split(" ", 2)
+            journal = Journal((moment, int(number), name))
+            _journal.set(journal)
+            if request.method != "GET":
+                self._last = journal
+            await self._host(scope, receive, send)
+
+    async def _stored(self) -> list[str]:
+        """Return the ids of all responses that readers can find."""
+        assert self._store is not None
+        select = (
+            sa.select(responses.c.id).where(responses.c.is_deleted.is_(sa.false())).order_by(responses.c.created_at)
+        )
+        return list(await self._store.run(lambda connection: connection.execute(select).scalars().all()))
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens as soon as it does."""
+
+    def __init__(self, config: uvicorn.Config, *, say: Callable[[str], None], url: str) -> None:
+        super().__init__(config)
+        self._say = say
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._say(self._url)
+
+
+def _serve(order: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Serve until killed."""
+    options = {name: order[name] for name in ("state_dir", "database_url") if name in order}
+    host = AgentFrameworkHost(_target(order), channels=[ResponsesChannel()], **options)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(App(host, host._state.database), log_level="error", lifespan="on")  # noqa: SLF001  rows are asked for
+    server = _Server(config, say=say, url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+    asyncio.run(server.serve(sockets=[listener]))
+
+
+async def _warm_up(directory: str) -> None:
+    """Do once what every server does, so that what is loaded or compiled at first use is there before the fork."""
+    state: HostStatePaths = {"sessions": directory}
+    for target in ("agent", "workflow"):
+        host = AgentFrameworkHost(_target({"target": target}), channels=[ResponsesChannel()], state_dir=state)
+        transport = httpx2.ASGITransport(host)
+        async with host.lifespan(), httpx2.AsyncClient(transport=transport, base_url="http://warm") as client:
+            conversation = (await client.post("/conversations", json={})).json()["id"]
+            for body in ({"stream": True}, {"conversation": conversation}):
+                (await client.post("/responses", json={"input": "warm", **body})).raise_for_status()
+
+
+def _fork(order: Mapping[str, Any]) -> tuple[int, str]:
+    """Start a server; return its process id and its URL, which is empty if it could not start."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        with os.fdopen(reader) as said:
+            return pid, said.readline().strip()
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdin.fileno())
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        os.close(reader)
+        _serve(order, lambda url: print(url, file=os.fdopen(writer, "w"), flush=True))
+    except BaseException:  # noqa: BLE001  the nursery's code must not run in the child
+        traceback.print_exc()
+    os._exit(1)
+
+
+def _end(child: int, *, patience: float) -> int | None:
+    """Wait until the server has ended and return its exit code; kill it and return `None` if it does not end in time."""
+    given_up = time.monotonic() + patience
+    while time.monotonic() < given_up:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _tend() -> None:
+    """Take orders until there are no more: a line each, and a line in return."""
+    assert threading.active_count() == 1, "A process with threads must not be forked."
+    child = 0
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order["do"] == "start":
+            child, url = _fork(order)
+            answer: object = url
+        else:
+            answer = _end(child, patience=0.0 if order["do"] == "kill" else _PATIENCE)
+            child = 0
+        print(json.dumps(answer), flush=True)
+    if child:
+        _end(child, patience=0.0)
+
+
+if __name__ == "__main__":
+    # What a host makes for itself.
+    database.Database = KilledDatabase  # type: ignore[misc]
+    presence.Presence = QuickPresence  # type: ignore[misc, assignment]
+    with tempfile.TemporaryDirectory() as scratch:
+        asyncio.run(_warm_up(scratch))
+    _tend()

@@ -1,0 +1,69 @@
+"""Servers that are really killed: the tests' end of `killed_server.py`."""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_SECONDS = 60.0
+
+
+class Nursery:
+    """A process that has loaded everything, and starts servers, one at a time."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("killed_server.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, *, target: str, **options: object) -> str:
+        """Start a server of `target` with the options of a host; return its URL."""
+        url = self._ask({"do": "start", "target": target, **options})
+        assert isinstance(url, str)
+        assert url, "The server did not start; stderr says why."
+        return url
+
+    def kill(self) -> None:
+        """Kill the server that was started last, and wait until it is gone."""
+        self._ask({"do": "kill"})
+
+    def await_death(self) -> None:
+        """Wait until the server has killed itself."""
+        assert self._ask({"do": "wait"}) == -signal.SIGKILL, "The server did not get to the write at which to die."
+
+    def close(self) -> None:
+        """Let go of the process; a server that runs is killed."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(_SECONDS)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _ask(self, order: dict[str, Any]) -> object:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(order, default=str), file=self._process.stdin, flush=True)
+        # One line for each order: nothing is left in a buffer that `select` cannot see.
+        readable, _, _ = select.select([self._process.stdout], [], [], _SECONDS)
+        assert readable, "The server neither answers nor ends."
+        line = self._process.stdout.readline()
+        assert line, "The nursery has died; stderr says why."
+        return json.loads(line)
+
+
+@contextmanager
+def nursery() -> Generator[Nursery, None, None]:
+    """Run a nursery."""
+    made = Nursery()
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,509 @@
+"""Servers that are killed (SIGKILL) at each write of a turn, and what the next server makes of what they left.
+
+A write is a transaction that changes something. `KINDS` lists the writes of each kind of request, and a test sees to it
+that the lists are right: a new write fails it until it is listed, and then servers are killed at it, too.
+
+By default they are killed inside and after each write on SQLite, and after each write on PostgreSQL. The long form, with
+`AFHOST_TEST_KILLS=all` in the environment, kills before, inside and after each write on both; it takes twice as long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import httpx2
+import pytest
+import wire
+from nursery import Nursery, nursery
+from states import State
+
+JsonObject = dict[str, Any]
+Moment = Literal["before", "inside", "after"]
+Fate = Literal["undone", "broken", "done"]
+"""What became of the request that a server died of. `broken`: others see that it had begun, and it cannot be completed."""
+
+MOMENTS: tuple[Moment, ...] = ("before", "inside", "after")
+SECONDS = 15.0
+
+# Between two looks: who ends the responses of a dead server tells nobody.
+PAUSE = 0.02
+
+# Who does the work of a write, and what we call it.
+WRITES = {
+    "_claim": "claim",
+    "_Write": "put session",
+    "erase_session": "delete session",
+    "_SqlChain.save.save": "save checkpoint",
+    "_SqlChain.delete.<lambda>": "delete checkpoint",
+    "SqlResponseStore._create": "create",
+    "SqlResponseStore.begin.begin": "begin",
+    "SqlResponseStore.save.save": "save",
+    "SqlResponseStore.delete.delete": "delete",
+    "lock": "lock",
+    "finish": "finish",
+    "SqlConversationStore.append.append": "append",
+    "SqlConversationStore.remove.remove": "remove",
+    "_erase": "erase conversation",
+}
+FUNCTIONS = {name: function for function, name in WRITES.items()}
+
+
+@dataclass
+class Heard:
+    """What a caller learned before the server died."""
+
+    answer: JsonObject | None = None
+    events: list[JsonObject] = field(default_factory=list)
+
+    @property
+    def announced(self) -> JsonObject | None:
+        """The last Response object that the caller has seen."""
+        seen = [event["response"] for event in self.events if "response" in event]
+        return seen[-1] if seen else self.answer
+
+
+class Api:
+    """A caller of a server. Every answer is held against the wire schema."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx2.Client(base_url=url, timeout=SECONDS, trust_env=False, verify=False)
+
+    def ask(self, method: str, path: str, body: object = None, *, status: int = 200, **headers: str) -> Any:
+        """Return the answer, which has this status."""
+        answer = self._client.request(method, path, json=body, headers=_named(headers))
+        assert answer.status_code == status, answer.text
+        if path.startswith("/v1/"):
+            wire.check_answer(answer.status_code, answer.json(), path=path)
+        return answer.json()
+
+    def hear(self, method: str, path: str, body: object = None, **headers: str) -> Heard:
+        """Return what can be heard of the answer until the connection breaks."""
+        heard, raw = Heard(), b""
+        try:
+            with self._client.stream(method, path, json=body, headers=_named(headers)) as answer:
+                is_stream = answer.headers["content-type"].startswith("text/event-stream")
+                for piece in answer.iter_bytes():
+                    raw += piece
+                if not is_stream:
+                    heard.answer = json.loads(raw)
+        except httpx2.TransportError:
+            is_stream = raw.startswith(b"event: ")
+        if is_stream:
+            heard.events = wire.parse_sse(raw[: raw.rfind(b"\n\n") + 2] if b"\n\n" in raw else b"")
+        return heard
+
+    def ask_until_free(self, body: JsonObject) -> JsonObject:
+        """Return the response to `body` as soon as no other one has the conversation."""
+        given_up = time.monotonic() + SECONDS
+        while (answer := self._client.post("/v1/responses", json=body)).status_code == 409:
+            assert time.monotonic() < given_up, answer.text
+            time.sleep(PAUSE)
+        assert answer.status_code == 200, answer.text
+        made = answer.json()
+        assert isinstance(made, dict)
+        return made
+
+    def ended(self, response_id: str) -> JsonObject:
+        """Return the response as soon as it is terminal."""
+        given_up = time.monotonic() + SECONDS
+        while (response := self.ask("GET", f"/v1/responses/{response_id}"))["status"] in {"queued", "in_progress"}:
+            assert time.monotonic() < given_up, f"{response_id} is still {response['status']}."
+            time.sleep(PAUSE)
+        assert isinstance(response, dict)
+        return response
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def _named(headers: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def text_of(response: JsonObject) -> str:
+    """Return the text of a completed response."""
+    assert response["status"] == "completed", response
+    (item,) = response["output"]
+    (part,) = item["content"]
+    assert isinstance(part["text"], str)
+    return part["text"]
+
+
+def sees(response: JsonObject) -> list[str]:
+    """Return the texts that the target was told."""
+    texts = json.loads(text_of(response))
+    assert isinstance(texts, list)
+    return texts
+
+
+def message_texts(items: Sequence[JsonObject]) -> list[str]:
+    """Return the texts of items, each of which is a message."""
+    return [part["text"] for item in items for part in item["content"]]
+
+
+class Story(Protocol):
+    """Something that a caller has a server do, which dies, and what the caller finds on the next server."""
+
+    @property
+    def target(self) -> str:
+        """What is served: `agent`, `filed` (an agent with its history in files) or `workflow`."""
+        ...
+
+    def begin(self, api: Api) -> None:
+        """Do what goes well."""
+        ...
+
+    def act(self, api: Api, **headers: str) -> Heard:
+        """Do what the server dies of."""
+        ...
+
+    def check(self, api: Api, heard: Heard, fate: Fate) -> None:
+        """See that it is done or not, and that everything goes on."""
+        ...
+
+
+@dataclass
+class Chain:
+    """The second turn of a chain. It may have an idempotency key."""
+
+    body: JsonObject = field(default_factory=dict)
+    target: str = "agent"
+    key: str = ""
+    first: JsonObject = field(default_factory=dict, init=False)
+
+    def begin(self, api: Api) -> None:
+        self.first = api.ask("POST", "/v1/responses", {"input": "one"})
+
+    def act(self, api: Api, **headers: str) -> Heard:
+        if self.key:
+            headers["idempotency_key"] = self.key
+        return api.hear("POST", "/v1/responses", self._second(), **headers)
+
+    def check(self, api: Api, heard: Heard, fate: Fate) -> None:
+        second = other_response(api, self.first, heard, fate)
+        assert api.ask("GET", f"/v1/responses/{self.first['id']}") == self.first
+        self._goes_on(api, self.first, then=[])
+        if fate == "done":
+            assert second is not None
+            assert sees(second) == [*self._told(self.first, "one"), "two"]
+            self._goes_on(api, second, then=self._told(second, "two"))
+        elif second is not None:
+            self._goes_on(api, second, then=["two"])
+        if self.key:
+            self._repeat(api, second)
+
+    def _second(self) -> JsonObject:
+        return {"input": "two", "previous_response_id": self.first["id"], **self.body}
+
+    def _told(self, response: JsonObject, *texts: str) -> list[str]:
+        """Return what the target remembers of a turn: a workflow does not hear itself."""
+        return [*texts] if self.target == "workflow" else [*texts, text_of(response)]
+
+    def _goes_on(self, api: Api, response: JsonObject, *, then: Sequence[str]) -> None:
+        third = api.ask("POST", "/v1/responses", {"input": "three", "previous_response_id": response["id"]})
+        assert sees(third) == [*self._told(self.first, "one"), *then, "three"]
+
+    def _repeat(self, api: Api, second: JsonObject | None) -> None:
+        """Send the request again: it has the same response, whatever became of it."""
+        status = 500 if second is not None and second["status"] == "failed" else 200
+        again = api.ask("POST", "/v1/responses", self._second(), status=status, idempotency_key=self.key)
+        if second is None:
+            assert sees(again) == [*self._told(self.first, "one"), "two"]
+        elif status == 200:
+            assert again == second
+
+
+@dataclass
+class InConversation:
+    """The second turn in a conversation."""
+
+    body: JsonObject = field(default_factory=dict)
+    target: str = "agent"
+    conversation: str = field(default="", init=False)
+    first: JsonObject = field(default_factory=dict, init=False)
+
+    def begin(self, api: Api) -> None:
+        self.conversation = api.ask("POST", "/v1/conversations", {})["id"]
+        self.first = api.ask("POST", "/v1/responses", {"input": "one", "conversation": self.conversation})
+
+    def act(self, api: Api, **headers: str) -> Heard:
+        turn = {"input": "two", "conversation": self.conversation, **self.body}
+        return api.hear("POST", "/v1/responses", turn, **headers)
+
+    def check(self, api: Api, heard: Heard, fate: Fate) -> None:
+        is_stored = self.body.get("store", True)
+        second = other_response(api, self.first, heard, fate if is_stored else "undone")
+        assert api.ask("GET", f"/v1/responses/{self.first['id']}") == self.first
+        told = ["one", text_of(self.first)]
+        if fate == "done":
+            told += ["two", json.dumps([*told, "two"])]
+            assert second is None or text_of(second) == told[-1]
+        assert items_of(api, self.conversation) == told
+
+        third = api.ask_until_free({"input": "three", "conversation": self.conversation})
+
+        assert sees(third) == [*told, "three"]
+        assert items_of(api, self.conversation) == [*told, "three", text_of(third)]
+
+
+@dataclass
+class Deletion:
+    """The second of three responses is deleted."""
+
+    target: str = "agent"
+    turns: list[JsonObject] = field(default_factory=list, init=False)
+
+    def begin(self, api: Api) -> None:
+        self.turns.append(api.ask("POST", "/v1/responses", {"input": "one"}))
+        for text in ("two", "three"):
+            self.turns.append(self._next(api, self.turns[-1], text))
+
+    def act(self, api: Api, **headers: str) -> Heard:
+        return api.hear("DELETE", f"/v1/responses/{self.turns[1]['id']}", **headers)
+
+    def check(self, api: Api, heard: Heard, fate: Fate) -> None:
+        path = f"/v1/responses/{self.turns[1]['id']}"
+        if fate != "done":
+            assert api.ask("GET", path) == self.turns[1]
+            # A workflow has nothing but its checkpoint to go on from: what has begun to go can only go on going.
+            if fate == "undone" or self.target != "workflow":
+                assert sees(self._next(api, self.turns[1], "other")) == [*self._told(2), "other"]
+            api.ask("DELETE", path)
+        api.ask("GET", path, status=404)
+        api.ask("DELETE", path, status=404)
+        api.ask("POST", "/v1/responses", {"input": "x", "previous_response_id": self.turns[1]["id"]}, status=400)
+        for turn in (self.turns[0], self.turns[2]):
+            assert api.ask("GET", f"/v1/responses/{turn['id']}") == turn
+        assert sees(self._next(api, self.turns[0], "branch")) == [*self._told(1), "branch"]
+        assert sees(self._next(api, self.turns[2], "four")) == [*self._told(3), "four"]
+
+    def _told(self, count: int) -> list[str]:
+        """Return what the target remembers of the first turns."""
+        told: list[str] = []
+        for turn, text in zip(self.turns[:count], ("one", "two", "three"), strict=False):
+            told += [text] if self.target == "workflow" else [text, text_of(turn)]
+        return told
+
+    @staticmethod
+    def _next(api: Api, response: JsonObject, text: str) -> JsonObject:
+        made = api.ask("POST", "/v1/responses", {"input": text, "previous_response_id": response["id"]})
+        assert isinstance(made, dict)
+        return made
+
+
+@dataclass
+class Conversation:
+    """A conversation of two turns is changed without a turn."""
+
+    change: Literal["append", "remove", "delete"]
+    target: str = "agent"
+    conversation: str = field(default="", init=False)
+    items: list[JsonObject] = field(default_factory=list, init=False)
+
+    def begin(self, api: Api) -> None:
+        self.conversation = api.ask("POST", "/v1/conversations", {})["id"]
+        for text in ("one", "two"):
+            api.ask("POST", "/v1/responses", {"input": text, "conversation": self.conversation})
+        self.items = self._page(api)
+
+    def act(self, api: Api, **headers: str) -> Heard:
+        return api.hear(*self._request(), **headers)
+
+    def check(self, api: Api, heard: Heard, fate: Fate) -> None:
+        if fate == "undone":
+            assert self._page(api) == self.items
+            api.ask(*self._request())
+        if self.change == "delete":
+            api.ask("GET", self._path(), status=404)
+            api.ask("GET", f"{self._path()}/items", status=404)
+            api.ask(*self._request(), status=404)
+            return
+        told = message_texts(self.items)
+        told = [*told, "new", "newer"] if self.change == "append" else told[1:]
+        assert items_of(api, self.conversation) == told
+        third = api.ask("POST", "/v1/responses", {"input": "three", "conversation": self.conversation})
+        assert sees(third) == [*told, "three"]
+
+    def _path(self) -> str:
+        return f"/v1/conversations/{self.conversation}"
+
+    def _page(self, api: Api) -> list[JsonObject]:
+        return list(api.ask("GET", f"{self._path()}/items?order=asc")["data"])
+
+    def _request(self) -> tuple[str, str, JsonObject | None]:
+        match self.change:
+            case "append":
+                items = [{"type": "message", "role": "user", "content": text} for text in ("new", "newer")]
+                return "POST", f"{self._path()}/items", {"items": items}
+            case "remove":
+                return "DELETE", f"{self._path()}/items/{self.items[0]['id']}", None
+            case "delete":
+                return "DELETE", self._path(), None
+
+
+def other_response(api: Api, first: JsonObject, heard: Heard, fate: Fate) -> JsonObject | None:
+    """Return the response that is stored beside the first, once it is terminal; it must have met this fate."""
+    ended = [api.ended(found) for found in api.ask("GET", "/-/stored") if found != first["id"]]
+    expected = {"done": ["completed"], "broken": ["failed"], "undone": []}
+    assert [response["status"] for response in ended] == expected[fate]
+    if heard.announced is not None:  # D10: what was announced can be read
+        assert [response["id"] for response in ended] == [heard.announced["id"]]
+    if fate == "broken":
+        assert ended[0]["output"] == []
+        assert ended[0]["error"]["code"] == "server_error"
+    return ended[0] if ended else None
+
+
+def items_of(api: Api, conversation: str) -> list[str]:
+    """Return the texts of the messages in a conversation, in order."""
+    return message_texts(api.ask("GET", f"/v1/conversations/{conversation}/items?order=asc&limit=100")["data"])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A story and the writes of what its server dies of. Others see that it has begun after the write `shown`."""
+
+    story: Callable[[], Story]
+    writes: tuple[str, ...]
+    shown: str = "create"
+
+    def fate(self, index: int, moment: Moment) -> Fate:
+        """Return what must have become of it when the server was killed there."""
+        committed = self.writes[: index + (moment == "after")]
+        if len(committed) == len(self.writes):
+            return "done"
+        return "broken" if self.shown in committed else "undone"
+
+
+_TURN = ("create", "begin", "put session", "save")
+_BACKGROUND = ("create", "begin", "save", "put session", "save")
+
+KINDS = {
+    "one-shot": Kind(Chain, ("put session", "create")),
+    "one-shot with a key": Kind(partial(Chain, key="key_1"), _TURN),
+    "one-shot with a history in files": Kind(partial(Chain, target="filed"), ("claim", "put session", "create")),
+    "one-shot of a workflow": Kind(
+        partial(Chain, target="workflow"),
+        ("save checkpoint", "save checkpoint", "delete checkpoint", "put session", "create"),
+    ),
+    "stream": Kind(partial(Chain, {"stream": True}), _TURN),
+    "background": Kind(partial(Chain, {"background": True}), _BACKGROUND),
+    "stream in the background": Kind(partial(Chain, {"stream": True, "background": True}), _BACKGROUND),
+    "one-shot in a conversation": Kind(InConversation, _TURN),
+    "stream in a conversation": Kind(partial(InConversation, {"stream": True}), _TURN),
+    "background in a conversation": Kind(partial(InConversation, {"background": True}), _BACKGROUND),
+    "one-shot in a conversation that is not stored": Kind(
+        partial(InConversation, {"store": False}), ("lock", "finish")
+    ),
+    "deletion": Kind(Deletion, ("delete session", "delete"), shown="delete session"),
+    "deletion of a workflow's": Kind(
+        partial(Deletion, target="workflow"),
+        ("delete checkpoint", "delete session", "delete"),
+        shown="delete checkpoint",
+    ),
+    "items appended": Kind(partial(Conversation, "append"), ("append",)),
+    "item removed": Kind(partial(Conversation, "remove"), ("remove",)),
+    "conversation deleted": Kind(partial(Conversation, "delete"), ("erase conversation",)),
+}
+
+
+@pytest.fixture(scope="module")
+def servers() -> Generator[Nursery, None, None]:
+    """Where servers come from."""
+    with nursery() as made:
+        yield made
+
+
+@dataclass(frozen=True)
+class Home:
+    """State that outlives the servers that use it, one at a time."""
+
+    servers: Nursery
+    state: State
+    histories: Path
+
+    @contextmanager
+    def serve(self, target: str, *, dies: bool = False) -> Generator[Api, None, None]:
+        """Run a server until the block ends; one that `dies` must end itself in the block, and is waited for."""
+        api = Api(self.servers.start(target=target, histories=self.histories, **self._options()))
+        try:
+            yield api
+            if dies:
+                self.servers.await_death()
+        finally:
+            api.close()
+            if not dies:
+                self.servers.kill()
+
+    def _options(self) -> Mapping[str, object]:
+        if self.state.kind == "postgres":
+            return self.state.options
+        # Without a directory for checkpoints they lie in the database: they are writes, too.
+        return {"state_dir": {"sessions": self.state.directory}}
+
+
+@pytest.fixture
+def home(servers: Nursery, durable_state: State, tmp_path: Path) -> Home:
+    """State of each kind that survives a server."""
+    return Home(servers, durable_state, tmp_path / "histories")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_writes_at_which_servers_are_killed_are_all_the_writes_of_a_request(home: Home, kind: str) -> None:
+    story = KINDS[kind].story()
+
+    with home.serve(story.target) as api:
+        story.begin(api)
+        heard = story.act(api)
+        if heard.answer is not None and heard.answer.get("status") == "queued":
+            api.ended(heard.answer["id"])
+        written = api.ask("GET", "/-/writes")
+
+    assert tuple(WRITES.get(name, name) for name in written) == KINDS[kind].writes
+
+
+IS_LONG = os.environ.get("AFHOST_TEST_KILLS") == "all"
+
+# On disk a moment `before` a write is the one `after` the last, and PostgreSQL undoes an open transaction by itself.
+USUAL = {("sqlite", "inside"), ("sqlite", "after"), ("postgres", "after")}
+
+CASES = [
+    (state, name, index, moment)
+    for state in ("sqlite", "postgres")
+    for name, kind in KINDS.items()
+    for index in range(len(kind.writes))
+    for moment in MOMENTS
+    if IS_LONG or (state, moment) in USUAL
+]
+
+
+@pytest.mark.behaviour("A1", "A5", "D10")
+@pytest.mark.parametrize(
+    ("durable_state", "kind", "index", "moment"),
+    CASES,
+    indirect=["durable_state"],
+    ids=[f"{state}-{kind}-{moment}-{index}. {KINDS[kind].writes[index]}" for state, kind, index, moment in CASES],
+)
+def test_a_server_killed_at_a_write_leaves_nothing_half_written(
+    home: Home, kind: str, index: int, moment: Moment
+) -> None:
+    killed = KINDS[kind]
+    story = killed.story()
+    write = killed.writes[index]
+    number = killed.writes[: index + 1].count(write)
+
+    with home.serve(story.target, dies=True) as api:
+        story.begin(api)
+        heard = story.act(api, x_kill=f"{moment} {number} {FUNCTIONS[write]}")
+
+    with home.serve(story.target) as api:
+        story.check(api, heard, killed.fate(index, moment))
