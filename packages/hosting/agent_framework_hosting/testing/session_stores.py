@@ -180,6 +180,23 @@ class StoredSessionsSuite:
         assert texts_of(await read(store, FIRST, BOB)) == ["bob's"]
         assert await store.claim(BOB, FIRST)
 
+    async def test_families_in_two_partitions_do_not_meet(self, store: SessionStore) -> None:
+        for partition in (ADA, BOB):
+            await store.put(partition, FIRST, session_of(f"{partition} one"))
+            await store.put(partition, SECOND, session_of(f"{partition} one", "two"), base=FIRST)
+            await store.put(partition, THIRD, session_of(f"{partition} one", "two", "three"), base=SECOND)
+
+        assert await store.delete(ADA, FIRST)
+        await store.put(ADA, SECOND, session_of("another"))
+
+        assert await store.get(ADA, FIRST) is None
+        for _ in range(3):
+            assert texts_of(await read(store, SECOND, ADA)) == ["another"]
+            assert texts_of(await read(store, THIRD, ADA)) == [f"{ADA} one", "two", "three"]
+            assert texts_of(await read(store, FIRST, BOB)) == [f"{BOB} one"]
+            assert texts_of(await read(store, SECOND, BOB)) == [f"{BOB} one", "two"]
+            assert texts_of(await read(store, THIRD, BOB)) == [f"{BOB} one", "two", "three"]
+
     async def test_a_session_can_be_replaced(self, store: SessionStore) -> None:
         await store.put(SHARED, FIRST, session_of("old", "older"))
         await read(store, FIRST)
