@@ -1,4 +1,4 @@
-"""The commands on a host's database: `afhost db upgrade`, `afhost db prune` and `afhost db stats`.
+"""The commands on a host's database: `afhost db upgrade`, `prune`, `stats` and `copy`.
 
 They need no application: what lies in the database is told by the installed packages (`SchemaPart`).
 """
@@ -55,6 +55,12 @@ def add_actions(db: argparse.ArgumentParser) -> None:
             )
         if name == "stats":
             action.add_argument("--json", action="store_true", help="print JSON")
+    copy = actions.add_parser("copy", help="copy a SQLite database into an empty one in PostgreSQL")
+    copy.add_argument("--state-dir", metavar="PATH", required=True, help="the host's state_dir; no host may use it")
+    copy.add_argument(
+        "--database-url", metavar="URL", help=f"postgresql://…; default: the environment's {DATABASE_VARIABLE}"
+    )
+    copy.set_defaults(command=_copy)
 
 
 def _upgrade(options: argparse.Namespace) -> None:
@@ -99,6 +105,21 @@ def _stats(options: argparse.Namespace) -> None:
     for stats in found:
         _say(f"{stats.name:<16} {stats.entries:>10} {stats.bytes:>14}  {_said(stats.oldest)}")
     _say(f"{'on disk':<16} {'':>10} {disk:>14}")
+
+
+def _copy(options: argparse.Namespace) -> None:
+    to = argparse.Namespace(state_dir=None, database_url=options.database_url)
+    with _opened(options, exclusive=True) as source, _opened(to) as target:
+        from .sql import prepare, schema  # noqa: PLC0415  optional dependency
+        from .sql.copying import copy_rows  # noqa: PLC0415
+
+        parts = schema.installed_parts()
+        prepare.check(source, parts)
+        prepare.check(target, parts)
+        with prepare.clear_errors(target.url), source.engine.connect() as rows, target.engine.begin() as into:
+            copied = copy_rows(rows, into, parts)
+    for table, count in copied.items():
+        _say(f"{table:<28} {count}")
 
 
 def _with_stores(
