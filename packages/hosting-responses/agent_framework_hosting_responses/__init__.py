@@ -5,29 +5,62 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .channel import ResponsesChannel
+    from .conversations import ConversationsService
     from .service import ResponsesService, Started
     from .settings import ResponseIdFactory, ResponsesSettings
-    from .stores.base import ResponseRecord, ResponseStore
+    from .state import ResponsesState
+    from .stores.base import (
+        ConversationHead,
+        ConversationKey,
+        ConversationLocked,
+        ConversationRecord,
+        Conversations,
+        IdempotencyKey,
+        ResponseRecord,
+        ResponseStore,
+        UnknownConversation,
+    )
+    from .stores.context import Context
 
 __all__ = [
+    "Context",
+    "ConversationHead",
+    "ConversationKey",
+    "ConversationLocked",
+    "ConversationRecord",
+    "Conversations",
+    "ConversationsService",
+    "IdempotencyKey",
     "ResponseIdFactory",
     "ResponseRecord",
     "ResponseStore",
     "ResponsesChannel",
     "ResponsesService",
     "ResponsesSettings",
+    "ResponsesState",
     "Started",
+    "UnknownConversation",
 ]
 
 # Loaded on first use: whoever imports the protocol core alone must not pay for a web framework.
 _HOMES = {
+    "Context": ".stores.context",
+    "ConversationHead": ".stores.base",
+    "ConversationKey": ".stores.base",
+    "ConversationLocked": ".stores.base",
+    "ConversationRecord": ".stores.base",
+    "Conversations": ".stores.base",
+    "ConversationsService": ".conversations",
+    "IdempotencyKey": ".stores.base",
     "ResponseIdFactory": ".settings",
     "ResponseRecord": ".stores.base",
     "ResponseStore": ".stores.base",
     "ResponsesChannel": ".channel",
     "ResponsesService": ".service",
     "ResponsesSettings": ".settings",
+    "ResponsesState": ".state",
     "Started": ".service",
+    "UnknownConversation": ".stores.base",
 }
 
 

@@ -32,9 +32,10 @@ from .isolation import (
     reset_current_isolation_keys,
     set_current_isolation_keys,
 )
-from .runs.base import RunEngine, RunLog
-from .stores.base import SessionStore
-from .targets.base import Target, TargetInput
+from .middleware import PartitionResolver
+from .runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog, RunStatus
+from .stores.base import Prunable, Retention, SessionKey, SessionStore, StoreStats
+from .targets.base import Erasable, Target, TargetInput
 from .types import ChannelIdentity, ChannelRequest, ChannelSession, HostedRunResult, HostStatePaths
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "ISOLATION_HEADER_USER",
     "AgentFrameworkHost",
     "AlreadyExists",
+    "Attempt",
     "Channel",
     "ChannelCommand",
     "ChannelCommandContext",
@@ -54,6 +56,7 @@ __all__ = [
     "ChannelSession",
     "ChannelStreamUpdateHook",
     "ConfigurationError",
+    "Erasable",
     "ExceptionHandler",
     "HostStatePaths",
     "HostTarget",
@@ -63,14 +66,22 @@ __all__ = [
     "IsolationKeys",
     "LeaseLost",
     "LifecycleCallback",
+    "LogEntry",
     "Partition",
+    "PartitionResolver",
+    "Prunable",
+    "Retention",
     "RunCancelled",
     "RunEngine",
     "RunError",
+    "RunKey",
     "RunLog",
+    "RunStatus",
+    "SessionKey",
     "SessionStore",
     "StaleWrite",
     "StoreError",
+    "StoreStats",
     "StoreUnavailable",
     "Target",
     "TargetError",
