@@ -401,7 +401,9 @@ Fingerprint: TypeAlias = tuple[bytes, tuple[str, ...]]
 
 _DIGEST_FROM: Final = 1_024
 _MESSAGE_FIELDS: Final = len(vars(Message("user")))
-_CONTENT_FIELDS: Final = len(vars(Content("text")))
+_CONTENT_FIELDS: Final = tuple(vars(Content("text")))
+_TEXT: Final = _CONTENT_FIELDS.index("text")
+_RAW: Final = _CONTENT_FIELDS.index("raw_representation")
 
 
 def fingerprint(message: Message) -> Fingerprint | None:
@@ -434,12 +436,18 @@ def _fields(message: Message, contents: list[object]) -> object:
 def _content(content: Content, texts: list[str]) -> object:
     if type(content) is not Content:
         raise ValueError
-    fields = {**vars(content), "raw_representation": None}
-    if type(content.text) is str:
+    fields = vars(content)
+    values: list[object] = [*fields.values()]
+    text, raw = content.text, content.raw_representation
+    if len(values) != len(_CONTENT_FIELDS) or values[_TEXT] is not text or values[_RAW] is not raw:
+        return {**fields, "raw_representation": None}
+    # As for messages. A content's dict is large: copying it with its keys takes as long as all the rest.
+    values[_RAW] = None
+    if type(text) is str:
         # Not written: a text is compared faster as it is, and need not be in memory twice.
-        texts.append(content.text)
-        fields["text"] = True
-    return [*fields.values()] if len(fields) == _CONTENT_FIELDS else fields
+        texts.append(text)
+        values[_TEXT] = True
+    return values
 
 
 def _expand(value: object) -> object:
