@@ -103,11 +103,10 @@ class Api:
     def ask_until_free(self, body: JsonObject) -> JsonObject:
         """Return the response to `body` as soon as no other one has the conversation."""
         given_up = time.monotonic() + SECONDS
-        while (answer := self._client.post("/v1/responses", json=body)).status_code == 409:
-            assert time.monotonic() < given_up, answer.text
+        while "error" in (made := self._client.post("/v1/responses", json=body).json()) and made["error"]:
+            assert made["error"]["code"] == "conversation_locked"
+            assert time.monotonic() < given_up
             time.sleep(PAUSE)
-        assert answer.status_code == 200, answer.text
-        made = answer.json()
         assert isinstance(made, dict)
         return made
 
@@ -370,11 +369,15 @@ def items_of(api: Api, conversation: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """A story and the writes of what its server dies of. Others see that it has begun after the write `shown`."""
+    """A story and the writes of what its server dies of.
+
+    Others see that it has begun after the write `shown`. If it `is_told`, so does its caller, before the end.
+    """
 
     story: Callable[[], Story]
     writes: tuple[str, ...]
     shown: str = "create"
+    is_told: bool = False
 
     def fate(self, index: int, moment: Moment) -> Fate:
         """Return what must have become of it when the server was killed there."""
@@ -395,12 +398,12 @@ KINDS = {
         partial(Chain, target="workflow"),
         ("save checkpoint", "save checkpoint", "delete checkpoint", "put session", "create"),
     ),
-    "stream": Kind(partial(Chain, {"stream": True}), _TURN),
-    "background": Kind(partial(Chain, {"background": True}), _BACKGROUND),
-    "stream in the background": Kind(partial(Chain, {"stream": True, "background": True}), _BACKGROUND),
+    "stream": Kind(partial(Chain, {"stream": True}), _TURN, is_told=True),
+    "background": Kind(partial(Chain, {"background": True}), _BACKGROUND, is_told=True),
+    "stream in the background": Kind(partial(Chain, {"stream": True, "background": True}), _BACKGROUND, is_told=True),
     "one-shot in a conversation": Kind(InConversation, _TURN),
-    "stream in a conversation": Kind(partial(InConversation, {"stream": True}), _TURN),
-    "background in a conversation": Kind(partial(InConversation, {"background": True}), _BACKGROUND),
+    "stream in a conversation": Kind(partial(InConversation, {"stream": True}), _TURN, is_told=True),
+    "background in a conversation": Kind(partial(InConversation, {"background": True}), _BACKGROUND, is_told=True),
     "one-shot in a conversation that is not stored": Kind(
         partial(InConversation, {"store": False}), ("lock", "finish")
     ),
@@ -434,7 +437,7 @@ class Home:
     @contextmanager
     def serve(self, target: str, *, dies: bool = False) -> Generator[Api, None, None]:
         """Run a server until the block ends; one that `dies` must end itself in the block, and is waited for."""
-        api = Api(self.servers.start(target=target, histories=self.histories, **self._options()))
+        api = Api(self.servers.start(target=target, histories=self.histories, **self.options))
         try:
             yield api
             if dies:
@@ -444,7 +447,9 @@ class Home:
             if not dies:
                 self.servers.kill()
 
-    def _options(self) -> Mapping[str, object]:
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The options of a host that keeps its state here."""
         if self.state.kind == "postgres":
             return self.state.options
         # Without a directory for checkpoints they lie in the database: they are writes, too.
@@ -505,5 +510,23 @@ def test_a_server_killed_at_a_write_leaves_nothing_half_written(
         story.begin(api)
         heard = story.act(api, x_kill=f"{moment} {number} {FUNCTIONS[write]}")
 
+    if killed.is_told and index > killed.writes.index("begin"):
+        assert heard.announced is not None
     with home.serve(story.target) as api:
         story.check(api, heard, killed.fate(index, moment))
+
+
+@pytest.mark.behaviour("A5")
+@pytest.mark.parametrize(("moment", "write"), [("after", "begin"), ("inside", "save"), ("after", "save")])
+def test_a_server_killed_while_it_ends_what_another_has_left_leaves_that_to_the_next(
+    home: Home, moment: Moment, write: str
+) -> None:
+    story = InConversation({"background": True})
+    with home.serve(story.target, dies=True) as api:
+        story.begin(api)
+        heard = story.act(api, x_kill=f"after 1 {FUNCTIONS['put session']}")
+
+    home.servers.start_and_die(target=story.target, kill=f"{moment} 1 {FUNCTIONS[write]}", **home.options)
+
+    with home.serve(story.target) as api:
+        story.check(api, heard, "broken")

@@ -7,7 +7,7 @@ process that is killed: nothing of it is left but its files and its rows.
 Writes are transactions of `Database` that change something. They are named by the function that does the work, and
 counted for each request with what it starts. A request with the header `x-kill: MOMENT N NAME` ends the process at the
 n-th transaction of this name: `before` it, `inside` of it when everything is done but the commit, or `after` the commit
-when nobody knows of it yet.
+when nobody knows of it yet. An order with such a `kill` does the same for what the server does of its own accord.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import httpx2
 import psycopg  # noqa: F401  loaded before the fork, not after each
@@ -73,6 +73,14 @@ class Journal:
     writes: list[str] = field(default_factory=list)
     _begun: Counter[str] = field(default_factory=Counter)
 
+    @classmethod
+    def read(cls, kill: str | None) -> Self:
+        """Return a new journal for `MOMENT N NAME`."""
+        if kill is None:
+            return cls()
+        moment, number, name = kill.split(" ", 2)
+        return cls((moment, int(number), name))
+
     def begin(self, name: str) -> str | None:
         """Count a transaction; return the moment in it at which to kill."""
         self._begun[name] += 1
@@ -81,7 +89,7 @@ class Journal:
         return self.kill[0]
 
 
-_journal: contextvars.ContextVar[Journal | None] = contextvars.ContextVar("journal", default=None)
+_journal: contextvars.ContextVar[Journal] = contextvars.ContextVar("journal")
 
 
 class KilledDatabase(database.Database):
@@ -90,8 +98,6 @@ class KilledDatabase(database.Database):
     async def run(self, work: database.Work[ResultT], *, erases: bool = False) -> ResultT:
         """Run the transaction, or kill the process before, in, or after it."""
         journal = _journal.get()
-        if journal is None:  # nobody's request: pruning, presence, recovery
-            return await super().run(work, erases=erases)
         name = _name_of(work)
         moment = journal.begin(name)
         if moment == "before":
@@ -217,8 +223,7 @@ class App:
         elif request.url.path == "/-/stored":
             await JSONResponse(await self._stored())(scope, receive, send)
         else:
-            moment, number, name = request.headers.get("x-kill", "never 0 nothing").split(" ", 2)
-            journal = Journal((moment, int(number), name))
+            journal = Journal.read(request.headers.get("x-kill"))
             _journal.set(journal)
             if request.method != "GET":
                 self._last = journal
@@ -249,6 +254,7 @@ class _Server(uvicorn.Server):
 
 def _serve(order: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """Serve until killed."""
+    _journal.set(Journal.read(order.get("kill")))
     options = {name: order[name] for name in ("state_dir", "database_url") if name in order}
     host = AgentFrameworkHost(_target(order), channels=[ResponsesChannel()], **options)
     listener = socket.socket()
@@ -322,6 +328,7 @@ if __name__ == "__main__":
     # What a host makes for itself.
     database.Database = KilledDatabase  # type: ignore[misc]
     presence.Presence = QuickPresence  # type: ignore[misc, assignment]
+    _journal.set(Journal())
     with tempfile.TemporaryDirectory() as scratch:
         asyncio.run(_warm_up(scratch))
     _tend()

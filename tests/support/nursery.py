@@ -31,6 +31,11 @@ class Nursery:
         assert url, "The server did not start; stderr says why."
         return url
 
+    def start_and_die(self, *, target: str, kill: str, **options: object) -> None:
+        """Start a server that kills itself at a write that nobody asks it for, and wait until it has."""
+        self._ask({"do": "start", "target": target, "kill": kill, **options})
+        self.await_death()
+
     def kill(self) -> None:
         """Kill the server that was started last, and wait until it is gone."""
         self._ask({"do": "kill"})
