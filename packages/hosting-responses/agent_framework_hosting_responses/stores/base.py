@@ -52,7 +52,8 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
     this response is stored under its id. `created_at` is in Unix seconds. `owner` names the process that runs it.
 
     The context of a response in a conversation are the items of the conversation below `conversation_position`.
-    `idempotency_key` is the caller's, `request_hash` tells its requests apart.
+    `idempotency_key` is the caller's, `request_hash` tells its requests apart. `request` is what another process needs to
+    run the response; a store drops it when the response is terminal.
     """
 
     key: RunKey
@@ -74,6 +75,7 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
     approvals: Mapping[str, JsonObject] = msgspec.field(default_factory=dict)
     call_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
     has_session: bool = False
+    request: bytes | None = None
 
     @property
     def creator_key(self) -> IdempotencyKey | None:

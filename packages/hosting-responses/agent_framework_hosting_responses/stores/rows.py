@@ -100,6 +100,7 @@ def state_of(record: ResponseRecord, *, stored_at: float) -> dict[str, object]:
         "body": _without_output(record.body, output),
         "output": output,
         "notes": encode_notes(record.approvals, record.call_ids),
+        "request": None if record.status.is_terminal else record.request,
     }
 
 
@@ -146,6 +147,7 @@ def record_of(row: Any) -> ResponseRecord:
         approvals=notes.approvals,
         call_ids=notes.call_ids,
         has_session=row.has_session,
+        request=row.request,
     )
 
 

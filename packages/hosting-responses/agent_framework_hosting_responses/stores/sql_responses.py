@@ -57,7 +57,7 @@ _SAVE = (
     sa.update(responses)
     .where(_THIS, responses.c.attempt == sa.bindparam("mine"), _IS_LIVE, IS_RUNNING)
     .values(
-        {name: sa.bindparam(name) for name in ("status", "stored_at", "has_session", "body", "output", "notes")},
+        {name: sa.bindparam(name) for name in ("status", "stored_at", "has_session", "body", "output", "notes", "request")},
     )
 )
 
@@ -81,6 +81,7 @@ _BURY = (
         owner="",
         idempotency_key=None,
         request_hash=None,
+        request=None,
     )
 )
 

@@ -54,6 +54,8 @@ responses = sa.Table(
     sa.Column("output", sa.LargeBinary, nullable=False),
     # Answers to approval requests, the agent's own call ids.
     sa.Column("notes", sa.LargeBinary),
+    # What another process needs to run it; gone when it has ended.
+    sa.Column("request", sa.LargeBinary),
     sa.Index(
         "afhost_responses_previous",
         "partition",

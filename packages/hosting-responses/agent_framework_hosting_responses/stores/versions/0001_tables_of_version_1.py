@@ -74,6 +74,7 @@ def upgrade() -> None:
         sa.Column("input", sa.LargeBinary(), nullable=False),
         sa.Column("output", sa.LargeBinary(), nullable=False),
         sa.Column("notes", sa.LargeBinary(), nullable=True),
+        sa.Column("request", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("partition", "id"),
     )
     with op.batch_alter_table("afhost_responses", schema=None) as batch_op:
