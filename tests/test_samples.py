@@ -117,6 +117,34 @@ def test_the_workflow_sample_revises_its_draft_when_it_is_given_the_previous_res
     assert list(tmp_path.rglob("*.json")), "checkpoints are on"
 
 
+def test_a_store_of_ones_own_keeps_the_sessions_over_a_restart(tmp_path: Path) -> None:
+    with sample("custom_store", STATE=str(tmp_path)) as started:
+        first = started.call("The key is under the mat.")
+    kept = set((tmp_path / "own sessions").iterdir())
+    with sample("custom_store", STATE=str(tmp_path)) as started:
+        second = started.call("--previous-response-id", first.split()[-1], "The dog is called Ada.")
+
+    assert first.startswith("You told me: The key is under the mat.\n")
+    assert second.startswith("You told me: The key is under the mat. / The dog is called Ada.\n")
+    assert len(kept) == 1
+    assert set((tmp_path / "own sessions").iterdir()) > kept
+
+
+def test_the_store_of_the_sample_passes_the_public_suite() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=SAMPLES / "custom_store",
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=100,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stdout
+    assert int(re.findall(r"(\d+) passed", result.stdout)[-1]) > 20
+
+
 def test_the_call_in_the_readme_prints_what_the_readme_says() -> None:
     readme = (SAMPLES.parent / "README.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- run: sample server -->\n```python\n(.*?)```\n\n```text\n(.*?)```", readme, re.DOTALL)
@@ -136,7 +164,7 @@ def test_the_call_in_the_readme_prints_what_the_readme_says() -> None:
     assert printed == found[2]
 
 
-@pytest.mark.parametrize("name", ["local_responses", "local_responses_workflow"])
+@pytest.mark.parametrize("name", ["local_responses", "local_responses_workflow", "custom_store"])
 def test_a_sample_has_all_its_parts(name: str) -> None:
     parts = {path.name for path in (SAMPLES / name).iterdir()}
 
