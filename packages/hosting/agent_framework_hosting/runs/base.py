@@ -69,6 +69,8 @@ class RunLog(Protocol):
     async def append(self, attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
         """Append `entries` at the next positions; `closes` says that the last one is the run's terminal event.
 
+        No entries at all are a fence: an earlier attempt cannot write any more when this returns.
+
         Raises:
             StaleWrite: the log is closed, or a later attempt has written to it.
             StoreUnavailable: the log cannot be reached.
@@ -83,6 +85,10 @@ class RunLog(Protocol):
         An empty batch says that nothing came for `idle` seconds. Close the generator when you leave (`aclosing`). Any
         number of readers may follow the same run.
         """
+        ...
+
+    async def entries(self, key: RunKey) -> Sequence[LogEntry]:
+        """Return everything in the log so far, from position 0; nothing if there is no log."""
         ...
 
     async def exists(self, key: RunKey) -> bool:

@@ -87,6 +87,11 @@ class MemoryRunLog:
         finally:
             reader.close()
 
+    async def entries(self, key: RunKey) -> Sequence[LogEntry]:
+        """Return everything in the log so far. See `RunLog.entries`."""
+        log = self._find(key)
+        return () if log is None else tuple(log.entries)
+
     async def exists(self, key: RunKey) -> bool:
         """Whether the run has a log that can still be read from its start."""
         return self._find(key) is not None
