@@ -44,7 +44,7 @@ class ChannelContribution:
     `routes` are relative to the channel's `path` (an empty route path is that path itself, answered without a
     redirect); `root_routes` are absolute. `exception_handlers` map an HTTP status or an exception class to a handler,
     as Starlette does; the first channel to claim one keeps it. Start-up callbacks run in order, shutdown callbacks in
-    reverse.
+    reverse. `on_ready` callbacks run after all start-up callbacks, when the engines take runs.
     """
 
     routes: Sequence[BaseRoute] = ()
@@ -52,6 +52,7 @@ class ChannelContribution:
     commands: Sequence[ChannelCommand] = ()
     on_startup: Sequence[LifecycleCallback] = ()
     on_shutdown: Sequence[LifecycleCallback] = ()
+    on_ready: Sequence[LifecycleCallback] = ()
     exception_handlers: Mapping[int | type[Exception], ExceptionHandler] = field(default_factory=dict[Any, Any])
 
 

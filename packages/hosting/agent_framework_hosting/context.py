@@ -127,8 +127,9 @@ class HostedStream:
 class ChannelContext:
     """The host as a channel sees it. Everything here is a protocol or a value; the host chose the implementations.
 
-    `run_log` lives as long as the process, `durable_log` as long as the host's state: without configured state both are
-    the same.
+    `run_log` and `engine` live as long as the process, `durable_log` and `durable_engine` as long as the host's state:
+    without configured state they are the same. On a database that several processes share, the durable engine may have a
+    run executed by another one (`shared_engine`).
 
     `database` is there if the host keeps its state in one, and open from before the first start-up callback until after
     the last shutdown callback. `owner` names this process in it, `presence` tells which owners are still alive.
@@ -140,11 +141,17 @@ class ChannelContext:
     engine: RunEngine
     run_log: RunLog
     durable_log: RunLog
+    shared_engine: RunEngine | None = None
     database: Database | None = None
     owner: str = ""
     presence: Presence | None = None
     pruner: Pruner = field(default_factory=Pruner)
     debug: bool = False
+
+    @property
+    def durable_engine(self) -> RunEngine:
+        """Executes runs that outlive the process that has accepted them."""
+        return self.engine if self.shared_engine is None else self.shared_engine
 
     def keep_pruned(self, store: Prunable) -> None:
         """Have a store that does not forget by itself pruned in the background while the host runs."""

@@ -146,12 +146,14 @@ class AgentFrameworkHost:
         state = self._state
         lifecycle = Lifecycle(
             self._context.engine,
+            shared_engine=self._context.shared_engine,
             # The state is open before a channel starts and until the last has stopped; in between it is pruned.
             on_startup=[
                 state.open,
                 *(callback for _, part in contributions for callback in part.on_startup),
                 state.pruner.start,
             ],
+            on_ready=[callback for _, part in contributions for callback in part.on_ready],
             on_shutdown=[
                 state.close,
                 *(callback for _, part in contributions for callback in part.on_shutdown),

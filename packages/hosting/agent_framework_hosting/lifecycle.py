@@ -1,7 +1,8 @@
 """Start and stop of a host: ordered, nobody skipped because a peer failed, every failure reported.
 
-Start: every start-up callback in order, then the engine recovers what a dead process left, then the host is ready.
-Stop: readiness goes red, the engine drains, then every shutdown callback in reverse order.
+Start: every start-up callback in order, then the engines recover what a dead process left, then the callbacks that
+need engines which take runs, then the host is ready.
+Stop: readiness goes red, the engines drain, then every shutdown callback in reverse order.
 A failed start stops at once what it started: *every* shutdown callback runs, so each must bear that its start-up
 callback failed or never ran. Then the first start-up error is raised.
 """
@@ -12,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from functools import partial
 
 from .errors import ConfigurationError
 from .hooks import resolve
@@ -36,20 +38,26 @@ class Phase(StrEnum):
 
 
 class Lifecycle:
-    """Starts and stops an engine and the callbacks of the channels. `grace`: seconds that runs get to finish."""
+    """Starts and stops engines and the callbacks of the channels. `grace`: seconds that runs get to finish.
+
+    `shared_engine` is a second engine, for runs that other processes may execute too.
+    """
 
     def __init__(
         self,
         engine: RunEngine,
         *,
+        shared_engine: RunEngine | None = None,
         on_startup: Sequence[Callback] = (),
+        on_ready: Sequence[Callback] = (),
         on_shutdown: Sequence[Callback] = (),
         grace: float = 30.0,
         drain_overrun: float = DRAIN_OVERRUN,
     ) -> None:
         self.phase = Phase.NEW
-        self._engine = engine
+        self._engines = (engine,) if shared_engine is None else (engine, shared_engine)
         self._on_startup = tuple(on_startup)
+        self._on_ready = tuple(on_ready)
         self._on_shutdown = tuple(on_shutdown)
         self._grace = grace
         self._drain_overrun = drain_overrun
@@ -72,9 +80,9 @@ class Lifecycle:
         try:
             for callback in self._on_startup:
                 await _attempt(callback, errors)
-            if not errors:
-                # Last, so that stores are open and handlers registered when the first recovered run starts.
-                await _attempt(self._engine.recover, errors)
+            # Last, so that stores are open and handlers registered when the first recovered run starts.
+            for callback in () if errors else (*(engine.recover for engine in self._engines), *self._on_ready):
+                await _attempt(callback, errors)
         except BaseException:  # the start was cancelled, or a callback wants the process to exit
             await self._stop()
             raise
@@ -102,7 +110,9 @@ class Lifecycle:
             # The engine cancels what the grace period left over and waits for it; a run that ignores its cancellation
             # must not keep the process alive for ever.
             async with asyncio.timeout(seconds + self._drain_overrun):
-                await _attempt(lambda: self._engine.drain(seconds), self._stop_errors)
+                await asyncio.gather(
+                    *(_attempt(partial(engine.drain, seconds), self._stop_errors) for engine in self._engines)
+                )
         except TimeoutError:  # ours: what the engine raises is collected
             logger.error("Runs did not end after their cancellation", extra={"grace": seconds})  # noqa: TRY400  no traceback to show
         self._is_drained = True
