@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Never, get_args
 
+import live
 import pytest
 from agent_framework import Executor, Workflow, WorkflowBuilder, WorkflowContext, handler
 from openai.types.responses import ResponseStreamEvent
@@ -16,10 +17,22 @@ from openai.types.responses.response_create_params import ResponseCreateParamsBa
 
 import agent_framework_hosting
 import agent_framework_hosting_responses
-from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting import AgentFrameworkHost, Prunable, Retention, SessionStore, StoreStats
 from agent_framework_hosting.cli import main
+from agent_framework_hosting.retention import BATCH, FIRST_ROUND, PRUNE_INTERVAL
+from agent_framework_hosting.sql.presence import BEAT, LEASE
+from agent_framework_hosting.sql.schema import installed_parts
+from agent_framework_hosting.sql.space import RESERVE
 from agent_framework_hosting.testing.agents import ScriptedAgent
-from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
+from agent_framework_hosting_responses import (
+    Conversations,
+    ConversationsService,
+    ResponsesChannel,
+    ResponsesService,
+    ResponsesSettings,
+    ResponsesState,
+    ResponseStore,
+)
 from agent_framework_hosting_responses.protocol import errors
 from agent_framework_hosting_responses.protocol.input import ITEM_TYPES, UNSUPPORTED
 from agent_framework_hosting_responses.protocol.json import JsonObject
@@ -29,6 +42,8 @@ from agent_framework_hosting_responses.protocol.request import parse_request
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 FEATURES = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+STATE = (ROOT / "docs" / "state.md").read_text(encoding="utf-8")
+TENANCY = (ROOT / "docs" / "tenancy.md").read_text(encoding="utf-8")
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
@@ -70,6 +85,25 @@ def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
     return capsys.readouterr().out
 
 
+def commands_under(capsys: pytest.CaptureFixture[str], *command: str) -> list[tuple[str, ...]]:
+    """Every command that can be run, each as the words after `afhost`."""
+    names = re.findall(r"^    (\w+) ", help_of(capsys, *command), re.MULTILINE)
+    return [found for name in names for found in commands_under(capsys, *command, name)] or [command]
+
+
+def section_of(heading: str) -> str:
+    """The section of the reference below a heading of any level, without those that follow."""
+    found = re.search(rf"^#+ {heading}\n(.*?)(?=^#+ |\Z)", REFERENCE, re.DOTALL | re.MULTILINE)
+    assert found is not None, heading
+    return found[1]
+
+
+def sources() -> str:
+    """Everything of the packages that runs, tests and suites left out."""
+    modules = [path for path in ROOT.glob("packages/*/agent_*/**/*.py") if "testing" not in path.parts]
+    return "\n".join(path.read_text(encoding="utf-8") for path in modules)
+
+
 class Echo(Executor):
     @handler
     async def echo(self, text: str, ctx: WorkflowContext[Never, str]) -> None:
@@ -92,14 +126,33 @@ def test_every_public_name_is_in_the_reference(package: Any) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("kind", [AgentFrameworkHost, ResponsesChannel], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        AgentFrameworkHost,
+        ResponsesChannel,
+        ResponsesService,
+        ConversationsService,
+        ResponsesState,
+        Retention,
+        StoreStats,
+    ],
+    ids=lambda kind: kind.__name__,
+)
 def test_every_parameter_and_public_member_is_in_the_reference(kind: type) -> None:
-    section = REFERENCE.split(f"\n## {kind.__name__}\n")[1].split("\n## ")[0]
     members = {name for name in vars(kind) if not name.startswith("_")} - {"contribute"}
 
-    missing = ({*inspect.signature(kind).parameters} | members) - set(re.findall(r"\w+", section))
+    missing = ({*inspect.signature(kind).parameters} | members) - set(re.findall(r"\w+", section_of(kind.__name__)))
 
     assert not missing
+
+
+@pytest.mark.parametrize("protocol", [SessionStore, Prunable, ResponseStore, Conversations], ids=lambda p: p.__name__)
+def test_every_method_that_a_store_must_have_is_in_its_row_of_the_reference(protocol: type) -> None:
+    (row,) = re.findall(rf"^\| `{protocol.__name__}` \|.*$", section_of("Stores"), re.MULTILINE)
+    methods = {name for name in dir(protocol) if not name.startswith("_")}
+
+    assert not methods - documented(row)
 
 
 def test_every_setting_is_in_the_reference_with_its_default() -> None:
@@ -123,13 +176,37 @@ def test_the_defaults_of_the_host_are_those_of_the_reference() -> None:
 
 
 def test_every_command_and_flag_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
-    section = documented(REFERENCE.split("\n## Command line\n")[1].split("\n## ")[0])
-    commands = re.findall(r"^    (\w+) ", help_of(capsys), re.MULTILINE)
-    flags = {flag for command in commands for flag in re.findall(r"(?<![\w-])--?[a-z][\w-]*", help_of(capsys, command))}
+    section = section_of("Command line")
+    commands = commands_under(capsys)
+    named = {f"afhost {' '.join(command)}" for command in commands}
+    flags = {
+        flag for command in commands for flag in re.findall(r"(?<![\w-])--?[a-z][\w-]*", help_of(capsys, *command))
+    }
+    rows = re.findall(r"^\| `(afhost [\w ]+?)(?: module:attribute)?`", section, re.MULTILINE)
 
-    assert {*commands} == {"serve", "check"}
-    assert "--port" in flags
-    assert not ({*commands} | flags) - section
+    assert {*rows} == named
+    assert "afhost db prune" in named
+    assert {"--port", "--max-age"} < flags
+    assert not flags - documented(section)
+
+
+def test_every_environment_variable_is_in_the_reference() -> None:
+    variables = set(re.findall(r'"((?:AFHOST|FOUNDRY)_[A-Z_]+)"', sources())) - {
+        "AFHOST_RELOAD"
+    }  # it is nobody's to set
+
+    assert {"AFHOST_DATABASE_URL", "FOUNDRY_HOSTING_ENVIRONMENT"} <= variables
+    assert not variables - documented(section_of("Environment variables"))
+
+
+def test_every_request_header_that_is_read_is_in_the_reference() -> None:
+    read = set(re.findall(r'headers\.get\("([\w-]+)"', sources())) | {
+        agent_framework_hosting.ISOLATION_HEADER_USER,
+        agent_framework_hosting.ISOLATION_HEADER_CHAT,
+    }
+
+    assert "idempotency-key" in read
+    assert not read - {"content-length"} - {word.lower() for word in documented(section_of("Request headers"))}
 
 
 def test_every_route_is_in_the_reference() -> None:
@@ -158,7 +235,7 @@ def test_every_option_that_a_request_can_make_is_in_the_reference() -> None:
 
 def test_every_error_code_is_in_the_reference() -> None:
     source = inspect.getsource(errors)
-    codes = set(re.findall(r'code="(\w+)"', source)) - {"conversation_locked", "invalid_api_key", "rate_limit_exceeded"}
+    codes = set(re.findall(r'code="(\w+)"', source)) - {"invalid_api_key", "rate_limit_exceeded"}  # for who needs them
 
     assert len(codes) > 10
     assert not codes - documented(REFERENCE.split("\n## Errors\n")[1].split("\n## ")[0])
@@ -183,6 +260,13 @@ def test_every_event_of_the_official_client_is_in_the_feature_matrix() -> None:
 
     assert len(events) > 50
     assert not missing
+
+
+def test_every_table_is_on_the_page_about_state() -> None:
+    tables = {name for part in installed_parts() for name in (*part.metadata.tables, part.version_table)}
+
+    assert len(tables) >= 8
+    assert not tables - documented(STATE)
 
 
 # --- What it says is so ------------------------------------------------------------------------------------------
@@ -210,6 +294,36 @@ def test_the_code_of_the_documentation_runs(
     exec(compiled, names)
 
     assert names["host"].app.served
+
+
+def test_the_figures_on_the_page_about_state_are_those_of_the_code() -> None:
+    said = [
+        f"the first time {FIRST_ROUND:.0f} second after",
+        f"every {PRUNE_INTERVAL:.0f} seconds: {BATCH} entries",
+        f"every {BEAT:.0f} seconds that it is alive",
+        f"for {LEASE:.0f} seconds counts as dead",
+        f"about {LEASE + BEAT:.0f} seconds after the death",
+    ]
+    text = " ".join(STATE.split())
+
+    assert [phrase for phrase in said if phrase not in text] == []
+    assert (RESERVE, Retention().max_age, ResponsesSettings().max_response_age) == (0.1, 30 * 86_400, 30 * 86_400)
+    assert ResponsesSettings().max_conversation_age is None
+
+
+async def test_the_function_on_the_page_about_tenants_keeps_them_apart() -> None:
+    names: dict[str, Any] = {"agent": ScriptedAgent(["Hello"])}
+    exec(next(code for code in re.findall(r"```python\n(.*?)```", TENANCY, re.DOTALL) if "user_of" in code), names)
+
+    async with live.serve(names["host"].app) as served:
+        ada, bob = ({"Authorization": f"Bearer token-of-{name}"} for name in ("ada", "bob"))
+        made = await served.http.post("/v1/responses", json={"input": "q"}, headers=ada)
+        path = f"/v1/responses/{made.json()['id']}"
+        statuses = [(await served.http.get(path, headers=headers)).status_code for headers in (ada, bob, {})]
+        refusal = await served.http.get(path, headers={"Authorization": "Basic token-of-ada"})
+
+    assert statuses == [200, 404, 401]
+    assert refusal.json()["error"]["message"] == "Incorrect API key provided."
 
 
 def test_enough_of_the_code_is_run() -> None:
