@@ -173,7 +173,8 @@ def _revisions(database: Database) -> dict[str, str | None]:
     from .sql import schema  # noqa: PLC0415  optional dependency
 
     with database.engine.connect() as connection:
-        return {part.name: schema.revision(connection, part) for part in schema.installed_parts()}
+        parts = [part for part in schema.installed_parts() if part.applies_to(connection)]
+        return {part.name: schema.revision(connection, part) for part in parts}
 
 
 async def _disk(database: Database) -> int:

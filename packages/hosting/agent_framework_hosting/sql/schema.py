@@ -44,22 +44,34 @@ def _no_stores(_database: Database, _retention: Retention) -> Sequence[Prunable]
     return ()
 
 
+def _nothing(_connection: sa.Connection) -> None:
+    """Find nothing to object to."""
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaPart:
     """The tables of one package: `metadata` as they are now, `versions` the directory of its Alembic migrations.
 
     `stores` makes the stores over these tables that do not forget by themselves, for `afhost db prune` and `stats`.
+    `dialects` are the databases that have the part; the others know nothing of it. `verify` looks at what a revision
+    number does not tell, and raises `ConfigurationError`.
     """
 
     name: str
     metadata: sa.MetaData
     versions: Path
     stores: StoresOf = _no_stores
+    dialects: frozenset[str] = frozenset({"sqlite", "postgresql"})
+    verify: Callable[[sa.Connection], None] = _nothing
 
     @property
     def version_table(self) -> str:
         """The table that holds the revision the database is at."""
         return f"alembic_version_{self.name}"
+
+    def applies_to(self, connection: sa.Connection) -> bool:
+        """Whether databases of this kind have the part."""
+        return connection.dialect.name in self.dialects
 
 
 def installed_parts() -> tuple[SchemaPart, ...]:
@@ -83,6 +95,8 @@ def upgrade(engine: sa.Engine, parts: Sequence[SchemaPart]) -> None:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         try:
             for part in parts:
+                if not part.applies_to(connection):
+                    continue
                 _refuse_newer(part, revision(connection, part))
                 command.upgrade(_config(part, connection), "head")
         except BaseException:
@@ -99,8 +113,11 @@ def check(engine: sa.Engine, parts: Sequence[SchemaPart]) -> None:
     """
     with engine.connect() as connection:
         for part in parts:
+            if not part.applies_to(connection):
+                continue
             found, newest = revision(connection, part), head(part)
             if found == newest:
+                part.verify(connection)
                 continue
             _refuse_newer(part, found)
             raise ConfigurationError(
