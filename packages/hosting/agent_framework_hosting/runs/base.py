@@ -105,7 +105,14 @@ RunHandler: TypeAlias = Callable[[RunKey], Awaitable[None]]
 
 
 class RunEngine(Protocol):
-    """Executes runs. Knows nothing of what they do; the truth about a run is in its channel's store."""
+    """Executes runs. Knows nothing of what they do; the truth about a run is in its channel's store.
+
+    `is_shared` says that another process may execute a run that was started here. `is_draining` says that this process
+    is to begin none: when the engine is shared, a run that is cancelled now and was not given up is executed by another.
+    """
+
+    is_shared: bool
+    is_draining: bool
 
     def register(self, operation: str, handler: RunHandler) -> None:
         """Say who executes runs of `operation`; once each, before the engine recovers or starts anything.
@@ -118,13 +125,22 @@ class RunEngine(Protocol):
     async def start(self, operation: str, key: RunKey) -> None:
         """Have the handler of `operation` called with `key`, at least once, as soon as possible.
 
+        Does nothing for a run that waits or runs already.
+
         Raises:
             RunError: the engine is draining and takes no new runs.
+            StoreUnavailable: the engine has a database, which cannot be reached.
         """
         ...
 
     async def cancel(self, key: RunKey, *, grace: float) -> bool:
-        """Cancel the run and wait until its handler ended, at most `grace` seconds; `True` if it has ended."""
+        """Cancel the run and wait until its handler ended, at most `grace` seconds; `True` if it has ended.
+
+        A run whose handler has not been called yet may never be: the caller sees to it that the run is ended.
+
+        Raises:
+            StoreUnavailable: the engine has a database, which cannot be reached.
+        """
         ...
 
     async def recover(self) -> None:
@@ -132,5 +148,13 @@ class RunEngine(Protocol):
         ...
 
     async def drain(self, grace: float) -> None:
-        """Take no new runs, wait at most `grace` seconds for the running ones, then cancel what is left and wait."""
+        """Take no new runs, wait at most `grace` seconds for the running ones, then cancel what is left and wait.
+
+        A shared engine has another process execute what it cancelled, unless the handler returns all the same. May be
+        cancelled, and called again with less grace.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of what the engine has opened, after a drain; it may recover again."""
         ...

@@ -149,10 +149,12 @@ class _Reader:
 class MemoryRunEngine:
     """Executes runs as tasks of this process; what dies with the process leaves nothing behind to recover."""
 
+    is_shared = False
+
     def __init__(self) -> None:
         self._handlers: dict[str, RunHandler] = {}
         self._tasks: dict[RunKey, asyncio.Task[None]] = {}
-        self._draining = False
+        self.is_draining = False
 
     def register(self, operation: str, handler: RunHandler) -> None:
         """Say who executes runs of `operation`. See `RunEngine.register`."""
@@ -162,7 +164,7 @@ class MemoryRunEngine:
 
     async def start(self, operation: str, key: RunKey) -> None:
         """Have the handler called in a task of its own."""
-        if self._draining:
+        if self.is_draining:
             raise RunError("The host is shutting down and takes no new runs.")
         if key in self._tasks:
             return
@@ -182,11 +184,11 @@ class MemoryRunEngine:
 
     async def recover(self) -> None:
         """Take new runs again after a drain; there is nothing else to recover, runs in memory die with their process."""
-        self._draining = False
+        self.is_draining = False
 
     async def drain(self, grace: float) -> None:
         """Take no new runs, wait for the running ones, then cancel what is left and wait for it to end."""
-        self._draining = True
+        self.is_draining = True
         if self._tasks and grace > 0:
             await asyncio.wait(set(self._tasks.values()), timeout=grace)
         await _let_start()
@@ -195,6 +197,9 @@ class MemoryRunEngine:
             task.cancel()
         if left:
             await asyncio.wait(left)
+
+    async def close(self) -> None:
+        """Do nothing: tasks are all there is."""
 
     @staticmethod
     async def _execute(handler: RunHandler, key: RunKey) -> None:
