@@ -9,18 +9,24 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from agent_framework_hosting.errors import AlreadyExists, StaleWrite
-from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
 from agent_framework_hosting.stores.memory import BoundedDict
 
-from .base import ConversationLocks, IdempotencyKey, ResponseRecord, UnknownConversation
-from .context import Context
+from .base import ConversationKey, Conversations, IdempotencyKey, ResponseRecord, UnknownConversation
+from .context import EMPTY, Context
 
 
 class _Entry(NamedTuple):
-    """A response, and the context it started from: held by reference, so it lives as long as anything continues it."""
+    """A response, and the context it started from: held by reference, so it lives as long as anything continues it.
+
+    `root` is the conversation in which the chain of the response begins, and `depth` the number of responses from there
+    to this one: the context without its `depth` newest nodes is the conversation's.
+    """
 
     record: ResponseRecord
     before: Context | None
+    root: ConversationKey | None = None
+    depth: int = 0
 
 
 class MemoryResponseStore:
@@ -33,7 +39,7 @@ class MemoryResponseStore:
     def __init__(
         self,
         *,
-        conversations: ConversationLocks | None = None,
+        conversations: Conversations | None = None,
         max_entries: int = 10_000,
         max_age: float = 30 * 86_400.0,
         clock: Callable[[], float] = time.monotonic,
@@ -55,8 +61,9 @@ class MemoryResponseStore:
             return known
         if self._find(record.key) is not None:
             raise AlreadyExists("A response with this id exists.")
+        entry = self._new_entry(record, context)
         # Before the lock is waited for: the id is taken from here on.
-        self._running[record.key] = _Entry(record, context)
+        self._running[record.key] = entry
         if creator_key is not None:
             self._named[creator_key] = record.key
         try:
@@ -66,9 +73,9 @@ class MemoryResponseStore:
                     await self._locks.finish(record)
         except BaseException:
             self._running.pop(record.key, None)
-            self._forget(record.key, _Entry(record, context))
+            self._forget(record.key, entry)
             raise
-        self._put(_Entry(record, context))
+        self._put(entry)
         return None
 
     async def get(self, key: RunKey | IdempotencyKey) -> ResponseRecord | None:
@@ -108,10 +115,24 @@ class MemoryResponseStore:
     async def context(self, key: RunKey) -> Context | None:
         """Return the context that ends with the response. See `ResponseStore.context`."""
         entry = self._find(key)
-        return None if entry is None else entry.record.context_after(entry.before)
+        if entry is None:
+            return None
+        before = entry.before
+        if before is not None and entry.root is not None:
+            head = await self._locks.head(entry.root)
+            before = _without_removed(before, entry.depth, kept=EMPTY if head is None else head.context)
+        return entry.record.context_after(before)
+
+    def _new_entry(self, record: ResponseRecord, context: Context | None) -> _Entry:
+        if record.conversation_id is not None or record.previous_response_id is None:
+            return _Entry(record, context, record.conversation_key)
+        previous = self._find(RunKey(record.key.partition, RunId(record.previous_response_id)))
+        return (
+            _Entry(record, context) if previous is None else _Entry(record, context, previous.root, previous.depth + 1)
+        )
 
     @property
-    def _locks(self) -> ConversationLocks:
+    def _locks(self) -> Conversations:
         if self._conversations is None:
             raise UnknownConversation("This store knows no conversations.")
         return self._conversations
@@ -136,3 +157,27 @@ class MemoryResponseStore:
     def _forget(self, key: RunKey, entry: _Entry) -> None:
         if (creator_key := entry.record.creator_key) is not None and self._named.get(creator_key) == key:
             del self._named[creator_key]
+
+
+def _without_removed(context: Context, depth: int, *, kept: Context) -> Context:
+    """Return the context without the items that have gone from the conversation, which now has those in `kept`."""
+    # By identity: a client may have given the id of a removed item to another one.
+    live = {id(item) for item in kept.all_items()}
+    nodes = list(context.nodes())
+    if all(id(item) in live for node in nodes[depth:] for item in node.items):
+        return context
+    rebuilt = EMPTY
+    for level in reversed(range(len(nodes))):
+        node = nodes[level]
+        items = tuple(item for item in node.items if level < depth or id(item) in live)
+        removed = {item["id"] for item in node.items} - {item["id"] for item in items}
+        rebuilt = Context(
+            items,
+            parent=rebuilt,
+            response_id=node.response_id,
+            # Sessions of turns in the conversation may know the items, too.
+            has_session=node.has_session and level < depth,
+            approvals={key: asked for key, asked in node.approvals.items() if key not in removed},
+            call_ids=node.call_ids,
+        )
+    return rebuilt

@@ -214,6 +214,29 @@ class ResponseContextsSuite:
             "resp_2",
         ]
 
+    async def test_an_item_that_was_removed_from_a_conversation_is_in_no_context_that_begins_there(
+        self, store: ResponseStore, conversations: Conversations
+    ) -> None:
+        record = conversation_of()
+        await conversations.create(record, [message_of("msg_1"), message_of("msg_2")])
+        head = await head_of(conversations, record)
+        running = running_of("resp_1", conversation_id=record.key.conversation_id, conversation_position=head.position)
+        attempt = await run(store, running, head.context)
+        await store.save(attempt, ended(running))
+        await take_turn(store, "resp_2", "resp_1")
+        own = ["msg_resp_1_question", "msg_resp_1_answer"]
+
+        await conversations.remove(record.key, "msg_1")
+        # A response keeps what it was asked itself.
+        await conversations.remove(record.key, own[0])
+
+        first, second = await context_of(store, "resp_1"), await context_of(store, "resp_2")
+        assert [item["id"] for item in first.all_items()] == ["msg_2", *own]
+        assert [item["id"] for item in second.all_items()][:3] == ["msg_2", *own]
+        assert [node.response_id for node in second.nodes()][:2] == ["resp_2", "resp_1"]
+        await conversations.delete(record.key)
+        assert [item["id"] for item in (await context_of(store, "resp_1")).all_items()] == own
+
     async def test_a_conversation_that_goes_on_does_not_change_what_continues_one_of_its_responses(
         self, store: ResponseStore, conversations: Conversations
     ) -> None:
