@@ -12,7 +12,7 @@ from benchmarks.stored_bytes import Contents, file_bytes, resident_bytes
 from benchmarks.stored_hosts import CONSTANT, Place, StoreName, start_stored_host
 from benchmarks.stored_turns import Client, connected, turn_text
 
-_PRUNED_SECONDS: Final = 240.0
+_PAUSE_SECONDS: Final = 0.02
 _STILL_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.1
 
@@ -64,22 +64,23 @@ def _three(values: Sequence[int]) -> tuple[int, int, int]:
     return first, second, third
 
 
-def prune(place: Place, core: int | None, *, keeps: int) -> Pruned:
-    """Start a host that keeps fewer responses, and ask for turns until it has forgotten the others.
+def prune(place: Place, core: int | None, *, keeps: int, patience: float) -> Pruned:
+    """Start a host that keeps fewer responses, and ask for turns, some a second, until it has forgotten the others.
 
-    Gives up after some minutes: the figures then say so.
+    Gives up after `patience` seconds: the figures then say so.
     """
     contents = Contents(place)
     responses, rows = contents.responses(), contents.size()
     file = None if place.file is None else file_bytes(place.file)
     meanwhile: list[float] = []
     with start_stored_host(place, CONSTANT, core, keeps=keeps) as server, connected(server.port) as client:
-        progress = _Progress(place, contents, keeps)
+        progress = _Progress(place, contents, keeps=keeps, patience=patience)
         while not progress.is_done(turns=len(meanwhile)):
             _, seconds = client.post("/v1/responses", {"model": "benchmark", "input": turn_text(len(meanwhile))})
             meanwhile.append(seconds)
+            time.sleep(_PAUSE_SECONDS)
     return Pruned(
-        responses=(responses, contents.responses() - len(meanwhile)),
+        responses=(responses, contents.responses()),
         rows=(rows, contents.size()),
         file=None if file is None or place.file is None else (file, file_bytes(place.file)),
         took=progress.ended - progress.started,
@@ -90,11 +91,12 @@ def prune(place: Place, core: int | None, *, keeps: int) -> Pruned:
 class _Progress:
     """Watches retention from outside, without reading SQLite's file: that would keep its log from being emptied."""
 
-    def __init__(self, place: Place, contents: Contents, keeps: int) -> None:
+    def __init__(self, place: Place, contents: Contents, *, keeps: int, patience: float) -> None:
         self.started = self.ended = time.perf_counter()
         self._file = place.file
         self._contents = contents
         self._keeps = keeps
+        self._patience = patience
         self._size = None if self._file is None else self._file.stat().st_size
         self._has_shrunk = False
         self._looked = self.started
@@ -102,7 +104,7 @@ class _Progress:
     def is_done(self, *, turns: int) -> bool:
         """Whether the file has shrunk and does not shrink any more, or the rows are gone."""
         now = time.perf_counter()
-        if now - self.started > _PRUNED_SECONDS:
+        if now - self.started > self._patience:
             return True
         if now - self._looked < _LOOK_SECONDS:
             return False

@@ -29,10 +29,10 @@ class Contents:
             url = postgres_url(place.url)
         self._engine = sa.create_engine(url, poolclass=NullPool)
         self._metadata = sa.MetaData()
-        self._metadata.reflect(self._engine)
+        self._metadata.reflect(self._engine, only=lambda name, _: name.startswith("afhost_"))
 
     def size(self) -> int:
-        """Return the bytes of all values in all rows of all tables; a number counts as 8, NULL as nothing."""
+        """Return the bytes of all values in all rows of all tables of the host and its channels; a number counts as 8, NULL as nothing."""
         total = 0
         with self._engine.connect() as connection:
             for table in self._metadata.sorted_tables:

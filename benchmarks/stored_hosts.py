@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -57,7 +58,18 @@ def start_stored_host(
 ) -> Generator[Server, None, None]:
     """Serve the agent with its state in `place`; `keeps` is the number of responses that retention leaves."""
     with start_server(_stored_app, core, place, agent, keeps) as server:
+        _wait_until_ready(server.port)
         yield server
+
+
+def _wait_until_ready(port: int) -> None:
+    # It listens before it has opened its database; whatever it answers, it has then.
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    finally:
+        connection.close()
 
 
 def _stored_app(place: Place, agent: AgentName, keeps: int | None) -> Any:

@@ -38,7 +38,7 @@ LAYOUT: Final = Layout(
             "What retention gives back",
             (
                 "A tenth of the responses may stay. `seconds` is how long it took in the background, `turn_ms` and "
-                "`slowest_percent_ms` are turns that were asked for meanwhile: their median, and what 1 of 100 exceeds. "
+                "`slowest_percent_ms` are turns that were asked for meanwhile, some 50 a second: their median, and what 1 of 100 exceeds. "
                 "PostgreSQL gives files back as its autovacuum sees fit."
             ),
         ),
