@@ -148,8 +148,8 @@ class AgentFrameworkHost:
             self._context.engine,
             shared_engine=self._context.shared_engine,
             # The state is open before a channel starts and until the last has stopped; in between it is pruned.
+            preparation=state.open,
             on_startup=[
-                state.open,
                 *(callback for _, part in contributions for callback in part.on_startup),
                 state.pruner.start,
             ],

@@ -40,7 +40,8 @@ class Phase(StrEnum):
 class Lifecycle:
     """Starts and stops engines and the callbacks of the channels. `grace`: seconds that runs get to finish.
 
-    `shared_engine` is a second engine, for runs that other processes may execute too.
+    `shared_engine` is a second engine, for runs that other processes may execute too. `preparation` comes before every
+    start-up callback; if it fails, none of them is called.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Lifecycle:
         engine: RunEngine,
         *,
         shared_engine: RunEngine | None = None,
+        preparation: Callback | None = None,
         on_startup: Sequence[Callback] = (),
         on_ready: Sequence[Callback] = (),
         on_shutdown: Sequence[Callback] = (),
@@ -56,6 +58,8 @@ class Lifecycle:
     ) -> None:
         self.phase = Phase.NEW
         self._engines = (engine,) if shared_engine is None else (engine, shared_engine)
+        self._preparation = preparation
+        self._is_prepared = False
         self._on_startup = tuple(on_startup)
         self._on_ready = tuple(on_ready)
         self._on_shutdown = tuple(on_shutdown)
@@ -63,6 +67,16 @@ class Lifecycle:
         self._drain_overrun = drain_overrun
         self._stop_errors: list[Exception] = []
         self._is_drained = False
+
+    async def prepare(self) -> None:
+        """Do what has to be done before the start; `start` does so itself unless it is done.
+
+        Raises:
+            Exception: the preparation failed.
+        """
+        if self._preparation is not None and not self._is_prepared:
+            await resolve(self._preparation())
+            self._is_prepared = True
 
     async def start(self) -> None:
         """Run every start-up callback and recover runs; the host is ready when this returns.
@@ -78,6 +92,7 @@ class Lifecycle:
         self.phase, self._is_drained, self._stop_errors = Phase.STARTING, False, []
         errors: list[Exception] = []
         try:
+            await self.prepare()
             for callback in self._on_startup:
                 await _attempt(callback, errors)
             # Last, so that stores are open and handlers registered when the first recovered run starts.
@@ -133,6 +148,7 @@ class Lifecycle:
         await self.drain()
         for callback in reversed(self._on_shutdown):
             await _attempt(callback, self._stop_errors)
+        self._is_prepared = False
         self.phase = Phase.STOPPED
 
 

@@ -77,8 +77,8 @@ def configure(app: HostApp, host: str, port: int, *, workers: int, options: Mapp
     _check_port(port)
     if workers != 1:
         raise ConfigurationError(
-            f"workers={workers}: sessions, responses and runs live in the memory of one process, and a second worker "
-            "would not find them. Use workers=1; several workers come with shared state."
+            f"workers={workers}: one host serves in one process. For several, start several processes with the same "
+            "database_url, behind a load balancer."
         )
     if unknown := sorted(set(options) - _KNOWN):
         raise ConfigurationError(
@@ -109,6 +109,8 @@ async def serve(app: HostApp, config: uvicorn.Config) -> None:
         sockets[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         app.announcement["bind"] = _address(sockets[0])
+        # Here, so that what cannot be opened is an error for the caller, and not a traceback in the server's log.
+        await app.lifecycle.prepare()
         await DrainingServer(config, app.lifecycle).serve(sockets)
     finally:
         sockets[0].close()

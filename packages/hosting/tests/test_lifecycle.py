@@ -268,3 +268,36 @@ def test_only_a_ready_host_can_begin_to_stop() -> None:
     lifecycle.begin_stop()
 
     assert lifecycle.phase is Phase.NEW
+
+
+async def test_a_preparation_that_fails_keeps_every_callback_from_being_called() -> None:
+    called: list[str] = []
+
+    def fail() -> None:
+        raise ConfigurationError("no disk")
+
+    lifecycle = Lifecycle(MemoryRunEngine(), preparation=fail, on_startup=[lambda: called.append("start")])
+
+    with pytest.raises(ConfigurationError, match="no disk"):
+        await lifecycle.start()
+
+    assert called == []
+    assert lifecycle.phase is Phase.STOPPED
+
+
+async def test_a_preparation_is_made_once_for_each_start_and_ready_callbacks_come_last() -> None:
+    called: list[str] = []
+    lifecycle = Lifecycle(
+        MemoryRunEngine(),
+        preparation=lambda: called.append("prepare"),
+        on_startup=[lambda: called.append("start")],
+        on_ready=[lambda: called.append("ready")],
+    )
+
+    await lifecycle.prepare()
+    await lifecycle.start()
+    await lifecycle.stop()
+    await lifecycle.start()
+    await lifecycle.stop()
+
+    assert called == ["prepare", "start", "ready"] * 2

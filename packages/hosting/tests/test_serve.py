@@ -1,5 +1,6 @@
 """The ASGI server: its options, and a real process that is really told to stop."""
 
+import asyncio
 import os
 import re
 import signal
@@ -214,7 +215,7 @@ def test_an_address_in_use_ends_the_process(tmp_path: Path) -> None:
 @pytest.mark.behaviour("G6")
 @pytest.mark.parametrize("workers", [0, 2, 8])
 def test_several_workers_are_refused_with_the_reason(workers: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"workers={workers}: .* memory of one process"):
+    with pytest.raises(ConfigurationError, match=f"workers={workers}: .* several processes"):
         new_host().serve(workers=workers)
 
 
@@ -278,3 +279,15 @@ def test_a_serving_process_collects_less_often_and_never_what_it_began_with() ->
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
 
     assert shown.stdout.split() == ["True", "True"]
+
+
+def test_a_state_that_another_process_has_is_an_error_for_the_caller_and_no_traceback(tmp_path: Path) -> None:
+    first = AgentFrameworkHost(ScriptedAgent(["hello"]), channels=[SilentChannel()], state_dir=tmp_path)
+    second = AgentFrameworkHost(ScriptedAgent(["hello"]), channels=[SilentChannel()], state_dir=tmp_path)
+
+    async def clash() -> None:
+        async with first.lifespan():
+            await asyncio.to_thread(second.serve, "127.0.0.1", 0)
+
+    with pytest.raises(ConfigurationError, match="another process"):
+        asyncio.run(clash())
