@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from agent_framework_hosting.sql.schema import head
-from agent_framework_hosting.sql.tables import SCHEMA, checkpoints, processes, sessions
+from agent_framework_hosting.sql.tables import SCHEMA, checkpoints, processes, run_events, run_logs, sessions
 
 TABLES = list(SCHEMA.metadata.tables.values())
 
@@ -17,7 +17,7 @@ def test_the_part_has_migrations_that_are_installed_with_it() -> None:
     assert SCHEMA.name == "hosting"
     assert head(SCHEMA) is not None
     assert isinstance(SCHEMA.versions, Path)
-    assert [sessions, checkpoints, processes] == TABLES
+    assert [sessions, checkpoints, processes, run_logs, run_events] == TABLES
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -29,7 +29,7 @@ def test_names_tell_whose_they_are_and_fit_postgresql(table: sa.Table) -> None:
 
 
 @pytest.mark.behaviour("E2")
-@pytest.mark.parametrize("table", [sessions, checkpoints], ids=lambda table: table.name)
+@pytest.mark.parametrize("table", [sessions, checkpoints, run_logs, run_events], ids=lambda table: table.name)
 def test_the_partition_is_the_first_part_of_every_users_key(table: sa.Table) -> None:
     assert table.primary_key.columns.keys()[0] == "partition"
 
@@ -37,3 +37,7 @@ def test_the_partition_is_the_first_part_of_every_users_key(table: sa.Table) -> 
 @pytest.mark.parametrize("table", [sessions, checkpoints], ids=lambda table: table.name)
 def test_what_grows_old_is_found_without_reading_everything(table: sa.Table) -> None:
     assert any(table.c.stored_at in index.columns.values() for index in table.indexes)
+
+
+def test_logs_that_closed_long_ago_are_found_without_reading_everything() -> None:
+    assert any(run_logs.c.closed_at in index.columns.values() for index in run_logs.indexes)

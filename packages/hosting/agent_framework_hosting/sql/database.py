@@ -142,6 +142,11 @@ class Database:
 
         return end
 
+    def arguments(self) -> dict[str, Any]:
+        """Return what connects the driver to this database, for connections that no transaction needs (PostgreSQL)."""
+        _, arguments = self.engine.dialect.create_connect_args(self.url)
+        return {**_POSTGRES_DEFAULTS, **arguments}
+
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an insert of this database's own kind, which knows `on_conflict_do_nothing` and `…_update`."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)

@@ -62,13 +62,44 @@ processes = sa.Table(
     sa.Column("seen_at", sa.Float, nullable=False),
 )
 
+run_logs = sa.Table(
+    "afhost_run_logs",
+    metadata,
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, primary_key=True),
+    # The fence: the highest attempt that has written; lower ones write nothing any more.
+    sa.Column("attempt", sa.Integer, nullable=False),
+    # The number of events: positions are dense from 0.
+    sa.Column("next_position", sa.Integer, nullable=False),
+    # When the last event was written; NULL while there may be more.
+    sa.Column("closed_at", sa.Float),
+    sa.Column("stored_at", sa.Float, nullable=False),
+    # Not by `stored_at`: it changes with every batch, and PostgreSQL updates rows in place if no index has to change.
+    sa.Index("afhost_run_logs_age", "closed_at"),
+)
+
+run_events = sa.Table(
+    "afhost_run_events",
+    metadata,
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
 
 def _stores(database: Database, retention: Retention) -> Sequence[Prunable]:
-    # Not at the top: both modules import this one.
+    # Not at the top: these modules import this one.
+    from ..runs.sql_log import SqlRunLog  # noqa: PLC0415
     from ..stores.sql import SqlSessionStore  # noqa: PLC0415
     from .checkpoints import SqlCheckpoints  # noqa: PLC0415
 
-    return SqlSessionStore(database, retention=retention), SqlCheckpoints(database, retention=retention)
+    return (
+        SqlSessionStore(database, retention=retention),
+        SqlCheckpoints(database, retention=retention),
+        SqlRunLog(database),
+    )
 
 
 SCHEMA: Final = SchemaPart("hosting", metadata, Path(__file__).parent / "versions", stores=_stores)

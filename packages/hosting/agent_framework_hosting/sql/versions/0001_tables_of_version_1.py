@@ -35,6 +35,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner"),
     )
     op.create_table(
+        "afhost_run_events",
+        sa.Column("partition", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("partition", "run_id", "position"),
+    )
+    op.create_table(
+        "afhost_run_logs",
+        sa.Column("partition", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("next_position", sa.Integer(), nullable=False),
+        sa.Column("closed_at", sa.Float(), nullable=True),
+        sa.Column("stored_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("partition", "run_id"),
+    )
+    with op.batch_alter_table("afhost_run_logs", schema=None) as batch_op:
+        batch_op.create_index("afhost_run_logs_age", ["closed_at"], unique=False)
+
+    op.create_table(
         "afhost_sessions",
         sa.Column("partition", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
