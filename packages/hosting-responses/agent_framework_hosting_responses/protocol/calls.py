@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from agent_framework import Content
@@ -201,6 +201,10 @@ class Calls:
                 self.minted[call_id] = source_id
         self._wire_ids.add(call_id)
         return call_id
+
+    def reserve(self, call_ids: Iterable[str]) -> None:
+        """Keep `call_ids` from being used: an earlier attempt at the response has."""
+        self._wire_ids.update(call_ids)
 
     def _new(self, content: Content, name: str) -> Call:
         # The framework names a call without a `call_id` by the id of its content.

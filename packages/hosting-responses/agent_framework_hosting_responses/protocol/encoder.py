@@ -4,6 +4,11 @@ One encoder writes one response. Its methods return the events to send, in order
 they return. A new message item begins where the framework itself begins a new message: another message id,
 another author, another role.
 
+A run whose process died may get a second attempt. Its encoder goes on where the first one's log ends: it closes what is
+open there, and its answer holds the items of both. So an answer that is `completed` may begin with items that are
+`incomplete`: the end says how the last attempt ended, an item says whether it is whole. Usage counts the last attempt
+only; what the others used is not in the log.
+
 Source: contract §2, §3.
 """
 
@@ -26,6 +31,7 @@ from .items.settings import EncoderOptions
 from .items.source import member
 from .items.table import write_content
 from .json import JsonObject, JsonValue, encode_json
+from .replay import Replay
 from .usage import UsageMeter
 
 _INCOMPLETE: Final[Mapping[str, str]] = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -53,17 +59,28 @@ class ResponseEncoder:
         new_id: IdFactory = new_id,
         clock: Callable[[], int] = _now,
         events: bool = True,
+        earlier: Replay = Replay(),  # noqa: B008  frozen
     ) -> None:
         """Prepare to write the answer into a copy of `response`, the whole body of contract §2.1.
 
         Its status is `queued` in the background and `in_progress` in the foreground. `clock` returns Unix
         seconds. Without `events` the same response is built and every method returns an empty list.
+
+        After an attempt that was lost, `earlier` is what it told. The Response that it told counts, not `response`.
+
+        Raises:
+            EncoderStateError: the earlier attempt told the end.
         """
-        self._base: JsonObject = {name: value for name, value in response.items() if name != "output"}
-        self._status = str(response["status"])
+        if earlier.is_terminal:
+            raise EncoderStateError("The response has ended already.")
+        told = earlier.response or response
+        self._earlier = earlier
+        self._base: JsonObject = {name: value for name, value in told.items() if name != "output"}
+        self._status = str(told["status"])
         self._clock = clock
-        self._writer = EventWriter(enabled=events)
+        self._writer = EventWriter(enabled=events, first=earlier.next_number)
         self._draft = Draft(self._writer, options, new_id)
+        self._draft.resume(earlier.items)
         self._usage = UsageMeter()
         self._is_open = False
         self._is_started = False
@@ -89,9 +106,15 @@ class ResponseEncoder:
     def has_failed(self) -> bool:
         """Whether the model has failed, so that `complete` will end the response as `failed`.
 
-        It said so, or its provider's stream was cut: an answer began and never ended.
+        It said so, or its provider's stream was cut: an answer began and never ended. The same holds if an earlier
+        attempt left something that no answer can complete.
         """
-        return self._draft.failure is not None or self._finish_reason in _FAILED_FINISH or self._is_upstream_open
+        return (
+            self._draft.failure is not None
+            or self._finish_reason in _FAILED_FINISH
+            or self._is_upstream_open
+            or not self._earlier.can_complete
+        )
 
     @property
     def approvals(self) -> Mapping[str, str]:
@@ -101,7 +124,7 @@ class ResponseEncoder:
     @property
     def minted_call_ids(self) -> Mapping[str, str]:
         """`call_id` on the wire → the framework's id of the call, where they differ."""
-        return self._draft.calls.minted
+        return {**self._draft.calls.minted, **self._draft.output.minted_call_ids}
 
     @property
     def response(self) -> JsonObject:
@@ -115,22 +138,25 @@ class ResponseEncoder:
         return encode_json(self._base)[:-1] + b',"output":' + self._draft.output.encoded + b"}"
 
     def open(self) -> list[Event]:
-        """Announce the response."""
+        """Announce the response; after an earlier attempt, as far as that did not, and close what it left open."""
         if self._is_open:
             raise EncoderStateError("open() was called twice.")
         self._is_open = True
-        self._emit("response.created")
-        if self._status == "queued":
+        if self._earlier.response is None:
+            self._emit("response.created")
+        if self._status == "queued" and not self._earlier.is_queued:
             self._emit("response.queued")
+        self._draft.close_unfinished()
         return self._writer.take()
 
     def start(self) -> list[Event]:
-        """Tell that the run has begun."""
+        """Tell that the run has begun, unless an earlier attempt did."""
         if not self._is_open or self._is_started or self.is_terminal:
             raise EncoderStateError("start() belongs between open() and the first update, once.")
         self._is_started = True
         self._set_status("in_progress")
-        self._emit("response.in_progress")
+        if not self._earlier.is_started:
+            self._emit("response.in_progress")
         return self._writer.take()
 
     def feed(self, update: AgentResponseUpdate) -> list[Event]:

@@ -31,10 +31,11 @@ class EventWriter:
 
     __slots__ = ("_events", "_next", "enabled")
 
-    def __init__(self, *, enabled: bool = True) -> None:
+    def __init__(self, *, enabled: bool = True, first: int = 0) -> None:
+        """Begin with the number `first`: another one than 0 goes on where the log of an earlier attempt ends."""
         self.enabled = enabled
         self._events: list[Event] = []
-        self._next = 0
+        self._next = first
 
     def emit(self, kind: str, fields: Mapping[str, object]) -> None:
         """Append the event `kind`; `fields` are its members besides `type` and `sequence_number`."""

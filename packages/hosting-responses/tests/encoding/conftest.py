@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from agent_framework_hosting_responses.protocol.encoder import EncoderOptions, ResponseEncoder
+from agent_framework_hosting_responses.protocol.replay import replay
 
 _EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 _RESPONSES: TypeAdapter[Any] = TypeAdapter(Response)
@@ -37,6 +38,7 @@ class Encoded:
 
     events: list[dict[str, Any]]
     encoder: ResponseEncoder
+    entries: list[tuple[str, bytes]] = field(default_factory=list)
 
     @property
     def kinds(self) -> list[str]:
@@ -101,9 +103,9 @@ def response_body(*, background: bool = False) -> dict[str, Any]:
     }
 
 
-def counting_ids() -> Callable[[str], str]:
+def counting_ids(first: int = 1) -> Callable[[str], str]:
     counters: dict[str, Iterator[int]] = {}
-    return lambda prefix: f"{prefix}_{next(counters.setdefault(prefix, itertools.count(1)))}"
+    return lambda prefix: f"{prefix}_{next(counters.setdefault(prefix, itertools.count(first)))}"
 
 
 def run_encoder(
@@ -113,22 +115,27 @@ def run_encoder(
     events: bool = True,
     background: bool = False,
     body: dict[str, Any] | None = None,
+    after: Sequence[tuple[str, bytes]] = (),
     **options: Any,
 ) -> Encoded:
+    """Run the encoder; `after` the events of a lost attempt, which are the first of the result then."""
     encoder = ResponseEncoder(
         body or response_body(background=background),
         options=EncoderOptions(**options),
-        new_id=counting_ids(),
+        # As random ids do, those of another attempt differ.
+        new_id=counting_ids(1 + 1000 * len(after)),
         clock=lambda: 1767225601,
         events=events,
+        earlier=replay(after),
     )
     written = encoder.open() + encoder.start()
     for update in updates:
         written += encoder.feed(update)
     written += getattr(encoder, ending)()
-    parsed = [json.loads(event.data) for event in written]
-    assert [event.kind for event in written] == [event["type"] for event in parsed]
-    return Encoded(parsed, encoder)
+    entries = [*after, *written]
+    parsed = [json.loads(data) for _, data in entries]
+    assert [kind for kind, _ in entries] == [event["type"] for event in parsed]
+    return Encoded(parsed, encoder, entries)
 
 
 def judge_stream(encoded: Encoded, *, strict: bool = True) -> None:

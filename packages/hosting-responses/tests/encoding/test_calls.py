@@ -449,3 +449,12 @@ async def test_a_real_run_that_needs_approval_asks_for_it_once(encode: Any) -> N
     }
     asked = [content for update in updates for content in update.contents if content.type.startswith("function_app")]
     assert encoded.encoder.approvals == {"mcpr_1": asked[0].id}
+
+
+def test_a_reserved_call_id_is_not_used() -> None:
+    calls = Calls(owner_of=lambda _: Owner.CLIENT, mint=lambda: "call_new")
+
+    calls.reserve(["c1"])
+
+    assert calls.claim_call_id("c1") == "call_new"
+    assert calls.minted == {"call_new": "c1"}

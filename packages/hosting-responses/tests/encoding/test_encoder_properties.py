@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import wire
+import wire_stream
 from agent_framework import AgentResponseUpdate, Content
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_framework_hosting_responses.protocol.input import UNSUPPORTED
 from agent_framework_hosting_responses.protocol.messages import to_messages
+from agent_framework_hosting_responses.protocol.replay import replay
 from agent_framework_hosting_responses.protocol.request import parse_request
 
 SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -261,3 +264,109 @@ def test_no_text_waits_for_a_later_update(updates: list[AgentResponseUpdate], en
         sent_in_all = whole.deltas() + whole.deltas("refusal")
         assert len(sent_by_then) <= len(sent_in_all)
         assert cut.deltas() == whole.deltas()[: len(cut.deltas())]
+
+
+def strictly(events: list[dict[str, Any]], *, first_of_last: int = 0) -> str | None:
+    """Return what the strict schema of the wire objects to; the last attempt begins at item `first_of_last`."""
+    response = events[-1]["response"]
+    try:
+        wire_stream.check_order(events)
+        for event in events[:-1]:
+            wire.check_event(event)
+        # Items and the status of the response go together within one attempt.
+        wire.check_response({**response, "output": response["output"][first_of_last:]})
+    except AssertionError as error:
+        return str(error)
+    return None
+
+
+ENDINGS = st.sampled_from(["complete", "complete", "fail", "cancel"])
+
+
+@pytest.mark.behaviour("B1", "B3", "B5")
+@SETTINGS
+@given(
+    lost=st.lists(UPDATES, max_size=10),
+    updates=st.lists(UPDATES, max_size=6),
+    ending=ENDINGS,
+    is_background=st.booleans(),
+    options=OPTIONS,
+    data=st.data(),
+)
+def test_any_run_goes_on_after_any_run_that_was_cut_anywhere(  # noqa: PLR0917  what Hypothesis gives, and fixtures
+    lost: list[AgentResponseUpdate],
+    updates: list[AgentResponseUpdate],
+    ending: str,
+    is_background: bool,
+    options: dict[str, Any],
+    data: st.DataObject,
+    encode: Callable[..., Any],
+    body: Callable[..., dict[str, Any]],
+) -> None:
+    settings = {**options, "body": {**body(background=is_background), "prompt_cache_retention": None}}
+    first = encode(*lost, **settings)
+    alone = encode(*updates, ending=ending, **settings)
+    cut = data.draw(st.integers(0, len(first.entries) - 1), label="cut")
+
+    resumed = encode(*updates, ending=ending, after=first.entries[:cut], **settings)
+
+    told = [event for event in first.events[:cut] if event["type"].startswith("response.output_item")]
+    added = [event["item"]["id"] for event in told if event["type"] == "response.output_item.added"]
+    finished = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+    assert resumed.events[:cut] == first.events[:cut]
+    assert [item["id"] for item in resumed.output[: len(added)]] == added
+    assert [item for item in resumed.output if item in finished] == [
+        event["item"]
+        for event in sorted(told, key=lambda event: event["output_index"])
+        if event["type"] == "response.output_item.done"
+    ]
+    assert len(resumed.output) == len(added) + len(alone.output)
+    if replay(first.entries[:cut]).can_complete:
+        assert resumed.response["status"] == alone.response["status"]
+    else:
+        assert resumed.response["status"] in {"failed", "cancelled"}
+    # Some agents say what the strict schema does not know; a second attempt adds nothing to that.
+    if strictly(first.events) is None and strictly(alone.events) is None:
+        assert strictly(resumed.events, first_of_last=len(added)) is None
+
+
+@pytest.mark.behaviour("B8")
+@settings(SETTINGS, max_examples=25)
+@given(lost=st.lists(UPDATES, max_size=8), ending=st.sampled_from(["fail", "cancel"]), options=OPTIONS)
+def test_any_run_that_was_cut_at_any_place_can_be_ended(
+    lost: list[AgentResponseUpdate], ending: str, options: dict[str, Any], encode: Callable[..., Any]
+) -> None:
+    first = encode(*lost, background=True, **options)
+
+    for cut in range(len(first.entries)):
+        ended = encode(background=True, ending=ending, after=first.entries[:cut], **options)
+
+        assert ended.response["status"] == ("failed" if ending == "fail" else "cancelled")
+    assert replay(first.entries).is_terminal
+
+
+@pytest.mark.behaviour("B1")
+@SETTINGS
+@given(
+    lost=st.lists(UPDATES, max_size=8),
+    updates=st.lists(UPDATES, max_size=6),
+    ending=ENDINGS,
+    options=OPTIONS,
+    data=st.data(),
+)
+def test_a_second_attempt_without_events_is_the_one_with_events(  # noqa: PLR0917  what Hypothesis gives, and a fixture
+    lost: list[AgentResponseUpdate],
+    updates: list[AgentResponseUpdate],
+    ending: str,
+    options: dict[str, Any],
+    data: st.DataObject,
+    encode_only: Callable[..., Any],
+) -> None:
+    entries = encode_only(*lost, **options).entries
+    after = entries[: data.draw(st.integers(0, len(entries) - 1), label="cut")]
+
+    streamed = encode_only(*updates, ending=ending, after=after, **options)
+    one_shot = encode_only(*updates, ending=ending, after=after, events=False, **options)
+
+    assert len(one_shot.events) == len(after)
+    assert one_shot.response == streamed.response

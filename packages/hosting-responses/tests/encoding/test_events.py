@@ -31,6 +31,15 @@ def test_numbers_are_dense_across_all_ways_to_write_an_event() -> None:
     assert [json.loads(event.data)["type"] for event in events] == [event.kind for event in events]
 
 
+def test_numbers_can_go_on_after_those_of_an_earlier_attempt() -> None:
+    writer = EventWriter(first=7)
+
+    writer.emit("response.a", {})
+    run_of(writer, "a")
+
+    assert [json.loads(event.data)["sequence_number"] for event in writer.take()] == [7, 8]
+
+
 def test_events_are_taken_once() -> None:
     writer = EventWriter()
     writer.emit("response.a", {})

@@ -8,6 +8,7 @@ import pytest
 
 from agent_framework_hosting_responses.protocol.events import EventWriter
 from agent_framework_hosting_responses.protocol.items.output import Output
+from agent_framework_hosting_responses.protocol.json import JsonObject
 
 
 def output() -> Output:
@@ -59,3 +60,38 @@ def test_without_events_the_items_are_the_same() -> None:
 
     assert out.items == [{"id": "a"}]
     assert out.writer.take() == []
+
+
+def test_items_of_an_earlier_attempt_keep_their_places_and_are_not_told_again() -> None:
+    out = output()
+    finished: JsonObject = {"type": "message", "id": "msg_a"}
+
+    out.restore(finished, is_finished=True)
+    out.restore({"type": "message", "id": "msg_b"}, is_finished=False)
+
+    assert out.writer.take() == []
+    assert out.items == [finished]
+    assert json.loads(out.encoded) == [finished]
+    assert out.add({"type": "message"}) == 2
+    assert out.claim_id("message", "msg_b") == "msg_1"
+
+
+def test_a_call_and_its_output_get_one_new_call_id_if_an_earlier_attempt_has_used_theirs() -> None:
+    out = output()
+    out.restore({"type": "shell_call", "id": "sh_a", "call_id": "c1"}, is_finished=True)
+
+    call = out.identify({"type": "shell_call", "id": "sh_b", "call_id": "c1"})
+    answer = out.identify({"type": "shell_call_output", "id": "sho_b", "call_id": "c1"})
+    other = out.identify({"type": "shell_call", "id": "sh_c", "call_id": "c2"})
+
+    assert call == {"id": "sh_b", "call_id": "call_1"}
+    assert answer == {"id": "sho_b", "call_id": "call_1"}
+    assert other == {"id": "sh_c"}
+    assert out.minted_call_ids == {"call_1": "c1"}
+
+
+def test_the_output_of_a_call_of_an_earlier_attempt_keeps_its_call_id() -> None:
+    out = output()
+    out.restore({"type": "shell_call", "id": "sh_a", "call_id": "c1"}, is_finished=True)
+
+    assert out.identify({"type": "shell_call_output", "id": "sho_b", "call_id": "c1"}) == {"id": "sho_b"}

@@ -6,6 +6,7 @@ output follows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -23,6 +24,7 @@ from .output import Output
 from .reasoning import ReasoningItem
 from .settings import EncoderOptions
 from .shell_calls import ShellCalls
+from .unfinished import UnfinishedItem
 
 ERROR_NOTICE: Final = "An error occurred."
 """Stands for an error that the run went on after."""
@@ -88,8 +90,28 @@ class Draft:
         self.failure: Failure | None = None
         self.shell = ShellCalls(self.calls)
         self.closed_reasoning: set[str] = set()
+        self._unfinished: list[UnfinishedItem] = []
         self._reasoning: ReasoningItem | None = None
         self._phase: str | None = None
+
+    def resume(self, items: Sequence[JsonObject | UnfinishedItem]) -> None:
+        """Take over the items of an earlier attempt; `close_unfinished` closes the open ones."""
+        for item in items:
+            told = item.item if isinstance(item, UnfinishedItem) else item
+            self.output.restore(told, is_finished=told is item)
+            call_id = told.get("call_id")
+            if isinstance(call_id, str):
+                self.calls.reserve([call_id])
+                if told["type"] == "shell_call_output":
+                    self.shell.answer(call_id)
+            if isinstance(item, UnfinishedItem):
+                self._unfinished.append(item)
+
+    def close_unfinished(self) -> None:
+        """Close what an earlier attempt left open, in the order in which it was opened."""
+        for item in self._unfinished:
+            item.close(self.output)
+        self._unfinished.clear()
 
     @property
     def fast_run(self) -> DeltaRun | None:

@@ -27,7 +27,8 @@ class HostedItem:
         self.output = output
         self.include = include
         self.item_type = str(item["type"])
-        self.item: JsonObject = {**item, "id": output.claim_id(self.item_type, item.get("id"))}
+        self._identity = output.identify(item)
+        self.item: JsonObject = {**item, **self._identity}
         self.index = output.add(visible(self.initial(), include))
         for name in self.opening:
             self.progress(name)
@@ -59,7 +60,7 @@ class HostedItem:
 
     def end(self, item: JsonObject) -> None:
         """Finish the item as `item`."""
-        final = self.conclude({**item, "id": self.item["id"]})
+        final = self.conclude({**item, **self._identity})
         self.output.finish(self.index, visible(final, self.include))
 
     def abort(self) -> None:
