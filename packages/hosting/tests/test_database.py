@@ -476,13 +476,30 @@ async def test_a_file_is_vacuumed_when_rows_were_erased_and_nobody_uses_it(
             vacuumed.set()
 
     monkeypatch.setattr(database_module, "_IDLE_SECONDS", 0.001)
-    await sqlite_tables.run(
-        lambda connection: connection.connection.driver_connection.set_trace_callback(trace),  # type: ignore[union-attr]
-        erases=True,
-    )
+    await sqlite_tables.run(adding("a", b"text"))
+    await sqlite_tables.run(partial(traced, trace=trace))
+
+    await sqlite_tables.run(partial(executed, sa.delete(notes)), erases=True)
 
     assert await asyncio.to_thread(vacuumed.wait, SECONDS)
     assert await sqlite_tables.run(all_notes) == []
+
+
+async def test_a_file_is_not_vacuumed_when_nothing_was_erased(sqlite_tables: Database) -> None:
+    statements: list[str] = []
+    await sqlite_tables.run(partial(traced, trace=statements.append))
+
+    await sqlite_tables.run(partial(executed, sa.delete(notes)), erases=True)
+    await sqlite_tables.close()
+
+    assert any("DELETE" in statement for statement in statements)
+    assert "VACUUM" not in statements
+
+
+def traced(connection: sa.Connection, trace: Callable[[str], object]) -> None:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_trace_callback(trace)
 
 
 async def test_a_large_file_is_not_vacuumed(

@@ -70,7 +70,7 @@ class SqlCheckpoints:
     async def prune(self, *, limit: int) -> int:
         """Erase what the retention no longer covers, at most `limit` checkpoints; return how many."""
         now = self._clock()
-        return await self._database.run(lambda connection: self._prune(connection, now, limit))
+        return await self._database.run(lambda connection: self._prune(connection, now, limit), erases=True)
 
     async def stats(self) -> StoreStats:
         """Return what the table holds."""
@@ -196,7 +196,7 @@ class _SqlChain:
         if not is_checkpoint_id(checkpoint_id):
             return False
         erase = sa.delete(table).where(*self._is_mine, table.c.checkpoint_id == checkpoint_id)
-        return await self._database.run(lambda connection: connection.execute(erase).rowcount > 0)
+        return await self._database.run(lambda connection: connection.execute(erase).rowcount > 0, erases=True)
 
     @property
     def _is_mine(self) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

@@ -325,9 +325,13 @@ class _Worker:
         jobs = self._waiting()
         wanted = [job for job in jobs if not job.is_cancelled]
         if wanted:
+            driver = _driver(self._connection)
+            changes = driver.total_changes
             _transact(self._connection, wanted)
             if any(job.erases for job in wanted):
-                self._owes_scrub = self._owes_vacuum = True
+                self._owes_scrub = True
+                # Pruning that finds nothing must not have the whole file written anew every time.
+                self._owes_vacuum = self._owes_vacuum or driver.total_changes != changes
         if self._owes_scrub:
             self._scrub()
         _tell(jobs)
