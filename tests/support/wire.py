@@ -115,7 +115,8 @@ def _check_output(response: schema.Response) -> None:
                 at=f"output[{index}].status",
                 message=f"{states[index]!r} in a response that is {response.status}",
             )
-        if response.status == "completed":
+        # What a lost attempt left stays incomplete when a second one completes the response; then whole items follow.
+        if response.status == "completed" and "completed" not in states[index + 1 :]:
             rule(holds=states[index] != "incomplete", at=f"output[{index}].status", message="incomplete in completed")
     reason = response.incomplete_details and response.incomplete_details.reason
     if reason in {"max_output_tokens", "content_filter"} and states and states[-1] is not None:

@@ -34,7 +34,6 @@ from .protocol import errors
 from .protocol.errors import RequestError, error_body
 from .protocol.query import parse_list_query, parse_retrieve_query
 from .protocol.request import decode_body
-from .recovery import Recovery
 from .service import ResponsesService, Started
 from .settings import ResponseIdFactory, ResponsesSettings
 from .state import ResponsesState
@@ -112,7 +111,7 @@ class ResponsesChannel:
             context.keep_pruned(store)
         return ChannelContribution(
             root_routes=root_routes,
-            on_startup=_recovering(self._service.state.recovery, context.presence),
+            on_ready=_recovering(self._service, context.presence),
             exception_handlers={
                 HTTPException: handle_error,
                 RequestError: handle_error,
@@ -196,10 +195,12 @@ async def _not_offered(request: Request) -> Response:
     return error_response(errors.invalid_url(request.method, request.url.path), request)
 
 
-def _recovering(recovery: Recovery | None, presence: Presence | None) -> Sequence[Callable[[], Awaitable[None]]]:
-    """Return what ends the runs of dead processes: those found at the start, and later those that die meanwhile."""
+def _recovering(service: ResponsesService, presence: Presence | None) -> Sequence[Callable[[], Awaitable[None]]]:
+    """Return what takes over the runs of dead processes: those found at the start, and later those that die meanwhile."""
+    recovery = service.state.recovery
     if recovery is None or presence is None:
         return ()
+    recovery.hand_to(restart=service.restart, mend=service.mend)
 
     async def recover() -> None:
         await recovery.run(presence.dead_owners)

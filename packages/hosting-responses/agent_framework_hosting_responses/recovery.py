@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from msgspec.structs import replace
 
@@ -16,7 +16,13 @@ from .stores.base import ResponseStore
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 100
+# Seconds after which a log that nobody writes to is looked at: the end of its run may have been stored, and never told.
+_SILENCE: Final = 10.0
+
+_AT_ONCE: Final = 10_000
+
+Restart: TypeAlias = Callable[[RunKey], Awaitable[None]]
+"""Has a run executed by some process, at least once."""
 
 
 class OwnedResponses(ResponseStore, Protocol):
@@ -28,6 +34,19 @@ class OwnedResponses(ResponseStore, Protocol):
 
     async def running_of(self, owner: str, *, limit: int) -> Sequence[RunKey]:
         """Return at most `limit` running responses of the process."""
+        ...
+
+    async def hand_over(self, key: RunKey, *, owner: str) -> None:
+        """Make `owner` the process that is responsible for a running response."""
+        ...
+
+
+@runtime_checkable
+class OwnedLogs(Protocol):
+    """Logs that outlive the processes that write them."""
+
+    async def silent(self, *, seconds: float, limit: int) -> Sequence[RunKey]:
+        """Return open logs, at most `limit`, to which nobody has written for so long."""
         ...
 
 
@@ -42,10 +61,25 @@ class OwnedConversations(Protocol):
 class Recovery:
     """Ends what dead processes left running: as `failed`, for nobody knows what their agents did (contract §5 point 8)."""
 
-    def __init__(self, responses: OwnedResponses, conversations: OwnedConversations, *, owner: str) -> None:
+    def __init__(
+        self,
+        responses: OwnedResponses,
+        conversations: OwnedConversations,
+        *,
+        owner: str,
+        logs: OwnedLogs | None = None,
+    ) -> None:
         self._responses = responses
         self._conversations = conversations
         self._owner = owner
+        self._logs = logs
+        self._restart: Restart | None = None
+        self._mend: Restart | None = None
+
+    def hand_to(self, *, restart: Restart, mend: Restart) -> None:
+        """Have background runs taken over by `restart`, which executes or ends them, and their logs by `mend`."""
+        self._restart = restart
+        self._mend = mend
 
     async def run(self, dead_owners: Callable[[set[str]], Awaitable[set[str]]], *, is_start: bool = False) -> int:
         """End the runs of every process that `dead_owners` returns among those asked for; return how many.
@@ -57,12 +91,24 @@ class Recovery:
         others = owners - {self._owner}
         dead = await dead_owners(others) if others else set[str]()
         for owner in dead | (owners - others if is_start else set()):
-            while keys := await self._responses.running_of(owner, limit=_AT_ONCE):
-                for key in keys:
-                    await self._end(key)
-                    ended += 1
+            # One look: what is handed over may still be found under the same name when it is this process's.
+            for key in await self._responses.running_of(owner, limit=_AT_ONCE):
+                await self._take_over(key)
+                ended += 1
             await self._conversations.release(owner)
+        if self._logs is not None and self._mend is not None:
+            for key in await self._logs.silent(seconds=0 if is_start else _SILENCE, limit=_AT_ONCE):
+                await self._mend(key)
         return ended
+
+    async def _take_over(self, key: RunKey) -> None:
+        record = await self._responses.get(key)
+        if self._restart is not None and record is not None and record.is_background:
+            # Whoever starts it has it from now on: if this process dies too, the run is found again.
+            await self._responses.hand_over(key, owner=self._owner)
+            await self._restart(key)
+        else:
+            await self._end(key)
 
     async def _end(self, key: RunKey) -> None:
         attempt = await self._responses.begin(key, owner=self._owner)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from agent_framework import AgentResponse, AgentSession
 from msgspec.structs import replace
@@ -27,7 +27,7 @@ from agent_framework_hosting.hooks import (
     apply_response_hook,
 )
 from agent_framework_hosting.isolation import IsolationKeys, reset_current_isolation_keys, set_current_isolation_keys
-from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey, RunLog, RunStatus
+from agent_framework_hosting.runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog, RunStatus
 from agent_framework_hosting.stores.base import SessionKey
 from agent_framework_hosting.types import ChannelRequest, HostedRunResult
 
@@ -60,6 +60,7 @@ class Turn:
     encoder: ResponseEncoder
     store: ResponseStore
     log: RunLog
+    engine: RunEngine
     context: Context = EMPTY
     session: AgentSession | None = None
     session_key: SessionKey | None = None
@@ -67,6 +68,7 @@ class Turn:
     waiting: int = 1
     has_session: bool = field(default=False, init=False)
     is_given_up: bool = field(default=False, init=False)
+    is_handed_back: bool = field(default=False, init=False)
     is_told: bool = field(default=False, init=False)
     untold: list[LogEntry] = field(default_factory=list, init=False)
     ending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -80,6 +82,22 @@ class Turn:
     def is_observed(self) -> bool:
         """Whether events of the run can be read while it runs."""
         return self.record.is_streamed or self.record.is_background
+
+
+class Reviver(Protocol):
+    """Makes turns of responses that this process has not started."""
+
+    def may_repeat(self, record: ResponseRecord) -> bool:
+        """Whether a run of the response that was begun may be begun again."""
+        ...
+
+    async def turn(self, key: RunKey) -> Turn | None:
+        """Begin the next attempt of a run and return its turn, ended already if it must not be run; else `None`."""
+        ...
+
+    async def ended(self, key: RunKey) -> Turn | None:
+        """Take a run away from whoever has it, and return what is enough to end it; `None` if it has ended."""
+        ...
 
 
 class ResponseRuns:
@@ -98,6 +116,7 @@ class ResponseRuns:
         cancel_grace: float,
         response_hook: ChannelResponseHook | None,
         stream_update_hook: ChannelStreamUpdateHook | None,
+        revival: Reviver,
     ) -> None:
         self._context = context
         self._operation = operation
@@ -105,8 +124,11 @@ class ResponseRuns:
         self._cancel_grace = cancel_grace
         self._response_hook = response_hook
         self._update_hook = stream_update_hook
+        self._revival = revival
         self._turns: dict[RunKey, Turn] = {}
         context.engine.register(operation, self._execute)
+        if context.durable_engine is not context.engine:
+            context.durable_engine.register(operation, self._execute)
 
     def find(self, key: RunKey) -> Turn | None:
         """Return the turn if it runs in this process."""
@@ -125,14 +147,16 @@ class ResponseRuns:
         """
         if (existing := await turn.store.create(turn.record, turn.context)) is not None:
             return existing
-        self._turns[turn.key] = turn
+        # Whoever executes a run of a shared engine, perhaps this process, finds it in the store.
+        if not turn.engine.is_shared:
+            self._turns[turn.key] = turn
         try:
             # Number 0 is nobody's attempt: the first worker that begins the run takes over from it.
             opening = turn.encoder.open()
             if not turn.record.is_background:  # never queued
                 opening += turn.encoder.start()
             await turn.log.append(Attempt(turn.key, 0), opening)
-            await self._context.engine.start(self._operation, turn.key)
+            await turn.engine.start(self._operation, turn.key)
         except BaseException:
             self._turns.pop(turn.key, None)
             await turn.log.drop(turn.key)
@@ -147,9 +171,27 @@ class ResponseRuns:
             return
         # What is cancelled without this is stopped by the host: nobody asked for it, so it failed (contract §2.2).
         turn.is_given_up = True
-        await self._context.engine.cancel(key, grace=self._cancel_grace)
+        await turn.engine.cancel(key, grace=self._cancel_grace)
         # If the task never got to its first line, or ignores its cancellation.
         await self._take_over(turn, turn.encoder.cancel)
+
+    async def restart(self, key: RunKey) -> None:
+        """Have a background run that its process has lost executed, or ended if it must not be repeated."""
+        await self._context.durable_engine.start(self._operation, key)
+
+    async def cancel_anywhere(self, key: RunKey) -> None:
+        """Stop a background run, whichever process has it, and see to it that its response is terminal afterwards."""
+        if key in self._turns:
+            await self.cancel(key)
+            return
+        # First the store, so that nothing the other process still does counts.
+        turn = await self._revival.ended(key)
+        if turn is None or turn.attempt is None:
+            return
+        turn.untold += turn.encoder.cancel()
+        async with turn.ending:
+            await self._write_end(turn, turn.attempt)
+        await turn.engine.cancel(key, grace=self._cancel_grace)
 
     async def settle(self, key: RunKey) -> None:
         """Wait until an end that is stored already has been told, if this process has the run."""
@@ -178,25 +220,14 @@ class ResponseRuns:
     async def _execute(self, key: RunKey) -> None:
         turn = self._turns.get(key)
         if turn is None:
-            return
+            turn = await self._revival.turn(key)
+            if turn is None:
+                return
+            self._turns[key] = turn
         token = set_current_isolation_keys(turn.isolation)
         watch = None if self._run_timeout is None else asyncio.create_task(self._watch(turn, self._run_timeout))
         try:
-            async with turn.ending:
-                attempt = turn.attempt = (
-                    None if turn.is_told else await turn.store.begin(key, owner=self._context.owner)
-                )
-            if attempt is not None:
-                await self._advance(turn, attempt)
-        except (LeaseLost, StaleWrite):
-            logger.warning("A run lost its right to write and stopped", extra={"run_id": key.run_id})
-        except GeneratorExit:  # the event loop is gone
-            raise
-        except BaseException:
-            # A store failed, the run was cancelled between two writes, or the agent raised what is no `Exception`.
-            ending = turn.encoder.cancel if turn.is_given_up else turn.encoder.fail
-            await _uninterrupted(self._end_somehow(turn, ending))
-            raise
+            await self._run(turn)
         finally:
             reset_current_isolation_keys(token)
             if watch is not None:
@@ -205,6 +236,32 @@ class ResponseRuns:
             # Not before whoever has taken over is done: until then the run can be cancelled, and waited for.
             await self.settle(key)
             self._turns.pop(key, None)
+
+    async def _run(self, turn: Turn) -> None:
+        try:
+            async with turn.ending:
+                attempt = await self._begun(turn)
+            if attempt is not None:
+                await self._advance(turn, attempt)
+        except (LeaseLost, StaleWrite):
+            logger.warning("A run lost its right to write and stopped", extra={"run_id": turn.key.run_id})
+        except GeneratorExit:  # the event loop is gone
+            raise
+        except BaseException:
+            if turn.is_handed_back:
+                raise
+            # A store failed, the run was cancelled between two writes, or the agent raised what is no `Exception`.
+            ending = turn.encoder.cancel if turn.is_given_up else turn.encoder.fail
+            await _uninterrupted(self._end_somehow(turn, ending))
+            raise
+
+    async def _begun(self, turn: Turn) -> Attempt | None:
+        """Return the attempt to run as; `None` if there is nothing to do any more. The caller holds `turn.ending`."""
+        if turn.is_told:
+            return None
+        if turn.attempt is None:
+            turn.attempt = await turn.store.begin(turn.key, owner=self._context.owner)
+        return turn.attempt
 
     async def _watch(self, turn: Turn, run_timeout: float) -> None:
         """End the response of a run that ignores the cancellation by which its time limit stops it."""
@@ -226,6 +283,9 @@ class ResponseRuns:
     async def _advance(self, turn: Turn, attempt: Attempt) -> None:
         """Run the turn to its terminal state."""
         _require_right(turn, attempt)
+        if turn.encoder.is_terminal:  # revived to be ended
+            await _uninterrupted(self._finish(turn, attempt))
+            return
         if turn.record.is_background:
             turn.untold += turn.encoder.start()
             await self._save(turn, attempt, RunStatus.IN_PROGRESS)
@@ -236,8 +296,13 @@ class ResponseRuns:
                 await self._stream(turn, attempt)
         except (LeaseLost, StaleWrite):
             raise
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the run boundary; `_ending` logs it
+        except (Exception, asyncio.CancelledError) as error:
             _require_right(turn, attempt)
+            if _is_cancelled() and turn.engine.is_draining and self._revival.may_repeat(turn.record):
+                # Whoever executes the run next goes on from what is told by now.
+                turn.is_handed_back = not turn.is_given_up
+            if turn.is_handed_back:
+                raise
             turn.untold += _ending(turn, error, is_over_time=limit.expired())
         await _uninterrupted(self._finish(turn, attempt))
 

@@ -28,6 +28,7 @@ from .protocol.json import JsonObject
 from .protocol.query import ListQuery, page
 from .protocol.request import parse_request
 from .protocol.resources import deleted_response, model_list, model_object
+from .revival import Revival
 from .runs import ResponseRuns, Turn
 from .settings import ResponseIdFactory, ResponsesSettings
 from .state import ResponsesState, state_of
@@ -122,6 +123,9 @@ class ResponsesService:
             response_id_factory=response_id_factory,
             clock=clock,
         )
+        self._revival = Revival(
+            context, responses=state.responses, history=self._history, turns=self._turns, settings=self.settings
+        )
         self._runs = ResponseRuns(
             context,
             operation=name,
@@ -129,7 +133,16 @@ class ResponsesService:
             cancel_grace=self.settings.cancel_grace,
             response_hook=response_hook,
             stream_update_hook=stream_update_hook,
+            revival=self._revival,
         )
+
+    async def restart(self, key: RunKey) -> None:
+        """Have a stored background response that its process has lost run again, or ended. See `Recovery`."""
+        await self._runs.restart(key)
+
+    async def mend(self, key: RunKey) -> None:
+        """End the log of a response that has ended without it. See `Recovery`."""
+        await self._revival.mend(key)
 
     async def create(self, body: JsonObject, *, idempotency_key: str | None = None) -> Started:
         """Accept a request: validate it, resolve what it refers to, and start its run.
@@ -184,7 +197,7 @@ class ResponsesService:
         if turn is not None:
             turn.waiting += 1
             return Started(turn, record, turn.log)
-        log = self._context.durable_log
+        log = self._log_of(record)
         if not record.status.is_terminal and not record.is_background:
             raise RunError("The response that this request repeats runs in another process.")
         if record.is_streamed and not await log.exists(record.key):
@@ -239,7 +252,7 @@ class ResponsesService:
         record, _ = await self._find(response_id)
         if not record.is_background:
             raise errors.not_streamable_foreground()
-        log = self._context.durable_log
+        log = self._log_of(record)
         if not await log.exists(record.key):
             raise errors.not_streamable_expired()
         return log.follow(record.key, after=after, idle=idle)
@@ -254,7 +267,7 @@ class ResponsesService:
         if not record.is_background:
             raise errors.cannot_cancel_foreground()
         if not record.status.is_terminal:
-            await self._runs.cancel(record.key)
+            await self._runs.cancel_anywhere(record.key)
         cancelled = await store.get(record.key)
         if cancelled is None:  # somebody has deleted it meanwhile
             raise errors.response_not_found(response_id)
@@ -272,7 +285,7 @@ class ResponsesService:
         # Stored before told: the last event must not come into the log after it was deleted.
         await self._runs.settle(record.key)
         await self._erase_session(record)
-        await self._context.durable_log.drop(record.key)
+        await self._log_of(record).drop(record.key)
         await store.delete(record.key)
         return deleted_response(response_id)
 
@@ -310,6 +323,10 @@ class ResponsesService:
         if model_id != self._context.target.name:
             raise errors.model_object_not_found(model_id)
         return self._model()
+
+    def _log_of(self, record: ResponseRecord) -> RunLog:
+        """Return the log of a response that can be read after its request; what is not stored leaves no events either."""
+        return self._context.durable_log if record.is_stored else self._context.run_log
 
     def _model(self) -> JsonObject:
         return model_object(self._context.target.name, created=self._created)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.stores.base import Prunable, Retention
 
-from .recovery import Recovery
+from .recovery import OwnedLogs, Recovery
 from .settings import ResponsesSettings
 from .stores.base import Conversations, ResponseStore
 from .stores.held import HeldResponses
@@ -51,12 +51,15 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
     kept_responses = SqlResponseStore(
         context.database, retention=Retention(max_age=settings.max_response_age, max_entries=settings.max_responses)
     )
+    logs = context.durable_log
     return ResponsesState(
         responses=kept_responses,
         conversations=kept_conversations,
         one_shots=HeldResponses(kept_responses),
         prunable=(kept_responses, kept_conversations),
-        recovery=Recovery(kept_responses, kept_conversations, owner=context.owner),
+        recovery=Recovery(
+            kept_responses, kept_conversations, owner=context.owner, logs=logs if isinstance(logs, OwnedLogs) else None
+        ),
     )
 
 

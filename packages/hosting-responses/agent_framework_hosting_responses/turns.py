@@ -18,14 +18,16 @@ from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
 from agent_framework_hosting.types import ChannelIdentity, ChannelRequest
 
 from .history import Continuation
+from .portable import PortableRequest
 from .protocol import errors
 from .protocol.encoder import EncoderOptions, ResponseEncoder
 from .protocol.ids import new_id
 from .protocol.json import encode_json
 from .protocol.messages import to_messages
 from .protocol.options import allowed_tool_names, chat_options
+from .protocol.replay import Replay
 from .protocol.request import CreateRequest
-from .protocol.resources import new_response
+from .protocol.resources import decode_response, new_response
 from .runs import Turn
 from .settings import ResponseIdFactory, ResponsesSettings
 from .stores.base import ResponseRecord, ResponseStore
@@ -106,25 +108,87 @@ class TurnBuilder:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
             input=continuation.input,
+            request=self._portable(request, isolation),
+        )
+        encoder = ResponseEncoder(
+            response,
+            options=self._encoder_options(request, continuation, channel_request),
+            clock=self._seconds,
+            events=request.stream or request.background,
         )
         # Only a log that outlives the request can tell a repeated request the same events.
-        is_kept = request.background or idempotency_key is not None
+        is_kept = request.store and (request.background or idempotency_key is not None)
         return Turn(
             record=record,
             request=channel_request,
             isolation=isolation,
-            encoder=ResponseEncoder(
-                response,
-                options=self._encoder_options(request, continuation, channel_request),
-                clock=lambda: int(self._clock()),
-                events=request.stream or request.background,
-            ),
+            encoder=encoder,
             store=self._stores.pick(request, is_known_early=self._has_own_ids or idempotency_key is not None),
             log=self._context.durable_log if is_kept else self._context.run_log,
+            engine=self._context.durable_engine if request.background and request.store else self._context.engine,
             context=continuation.context,
             session=continuation.session,
             session_key=continuation.session_key,
         )
+
+    async def rebuild(
+        self,
+        record: ResponseRecord,
+        request: CreateRequest,
+        continuation: Continuation,
+        *,
+        isolation: IsolationKeys,
+        told: Replay,
+    ) -> Turn:
+        """Return the turn of a stored response that another process has accepted, to be run from what was told of it.
+
+        Raises:
+            RequestError: the request does not fit this process's target.
+        """
+        channel_request = await self._channel_request(request, continuation, record.key.run_id)
+        self._check_tools(request, channel_request)
+        options = self._encoder_options(request, continuation, channel_request)
+        turn = self.remnant(record, isolation=isolation, told=told, options=options)
+        turn.request = channel_request
+        turn.context = continuation.context
+        turn.session, turn.session_key = continuation.session, continuation.session_key
+        return turn
+
+    def remnant(
+        self,
+        record: ResponseRecord,
+        *,
+        isolation: IsolationKeys,
+        told: Replay,
+        options: EncoderOptions | None = None,
+    ) -> Turn:
+        """Return what is enough of a turn to end it."""
+        encoder = ResponseEncoder(
+            decode_response(record.body), options=options or EncoderOptions(), clock=self._seconds, earlier=told
+        )
+        turn = Turn(
+            record=record,
+            request=ChannelRequest(channel=self._name, operation="responses.create", input=""),
+            isolation=isolation,
+            encoder=encoder,
+            store=self._stores.stored,
+            log=self._context.durable_log,
+            engine=self._context.durable_engine,
+        )
+        turn.untold += encoder.open()
+        return turn
+
+    def _seconds(self) -> int:
+        return int(self._clock())
+
+    def _portable(self, request: CreateRequest, isolation: IsolationKeys) -> bytes | None:
+        """Return what another process needs to run the request, `None` if it will not be run by another.
+
+        Hosted tools carry secrets, which are never stored: such a request is run here or not at all.
+        """
+        if self._context.database is None or not (request.background and request.store) or request.hosted_tools:
+            return None
+        return PortableRequest.of(request.raw, isolation).encoded
 
     async def _channel_request(
         self, request: CreateRequest, continuation: Continuation, response_id: str

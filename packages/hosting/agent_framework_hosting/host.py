@@ -195,7 +195,7 @@ def _new_context(target: Target, state: HostState, *, debug: bool) -> ChannelCon
         sessions=Sessions(state.session_store, new_session=target.new_session),
         engine=MemoryRunEngine(),
         run_log=log,
-        durable_log=log,
+        durable_log=state.run_log or log,
         debug=debug,
         database=state.database,
         owner=state.owner,

@@ -23,6 +23,7 @@ from .stores.memory import MemorySessionStore
 from .types import HostStatePaths
 
 if TYPE_CHECKING:  # the SQL packages are optional dependencies, loaded for those who configure a database
+    from .runs.sql_log import SqlRunLog
     from .sql.database import Database
     from .sql.file import DatabaseFile
     from .sql.presence import Presence
@@ -52,6 +53,7 @@ class HostState:
     retention: Retention | None = None
     database: Database | None = None
     presence: Presence | None = None
+    run_log: SqlRunLog | None = None
     owner: str = field(default_factory=lambda: f"proc_{uuid.uuid4().hex}")
     pruner: Pruner = field(default_factory=Pruner)
     _file: DatabaseFile | None = None
@@ -73,6 +75,9 @@ class HostState:
         opening = asyncio.ensure_future(asyncio.to_thread(self._open_database, self.database))
         self._opened.push_async_callback(self._close_database, self.database, opening)
         await asyncio.shield(opening)
+        if self.run_log is not None:
+            self._opened.push_async_callback(self.run_log.stop)
+            await self.run_log.start()
         if self.presence is not None:
             self._opened.push_async_callback(self.presence.stop)
             await self.presence.start()
@@ -184,19 +189,24 @@ def postgres_database(url: str) -> Database:
 
 
 def _sql_state(database: Database, session_store: SessionStore | None, retention: Retention | None) -> HostState:
-    from .sql.presence import Presence  # noqa: PLC0415  optional dependency
+    from .runs.sql_log import SqlRunLog  # noqa: PLC0415  optional dependency
+    from .sql.presence import Presence  # noqa: PLC0415
     from .sql.space import give_back  # noqa: PLC0415
     from .stores.sql import SqlSessionStore  # noqa: PLC0415
 
     presence = Presence(database)
-    return HostState(
+    run_log = SqlRunLog(database)
+    state = HostState(
         kind="sqlite" if database.is_sqlite else "postgresql",
         session_store=session_store or SqlSessionStore(database, retention=retention or Retention()),
         database=database,
         presence=presence,
+        run_log=run_log,
         owner=presence.owner,
         pruner=Pruner(afterwards=lambda: give_back(database)),
     )
+    state.keep_pruned(run_log)
+    return state
 
 
 def _memory_sessions(retention: Retention | None) -> MemorySessionStore:

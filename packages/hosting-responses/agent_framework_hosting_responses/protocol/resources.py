@@ -5,6 +5,7 @@ Source: contract §2.1, §4.3, §4.5, §6.1, §7.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -71,12 +72,21 @@ def new_response(request: CreateRequest, *, response_id: str, created_at: int, m
     return body
 
 
+def decode_response(body: bytes) -> JsonObject:
+    """Return the Response in a stored body, lone surrogates included."""
+    try:
+        response: JsonObject = _decode(body)
+    except msgspec.DecodeError:
+        response = json.loads(body)
+    return response
+
+
 def lost_response(body: bytes) -> bytes:
     """Return the Response in `body`, which ran in a process that died, as failed: nothing of it was stored.
 
     Source: contract §2.3, §5 point 8.
     """
-    response: JsonObject = _decode(body)
+    response = decode_response(body)
     response.update(
         status="failed",
         completed_at=None,

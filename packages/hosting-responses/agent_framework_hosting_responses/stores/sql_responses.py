@@ -53,11 +53,20 @@ _BEGIN = (
     .values(attempt=responses.c.attempt + 1, owner=sa.bindparam("new_owner"))
     .returning(responses.c.attempt, responses.c.conversation_id)
 )
+_HAND_OVER = (
+    sa.update(responses)
+    .where(_THIS, _IS_LIVE, IS_RUNNING)
+    .values(owner=sa.bindparam("new_owner"))
+    .returning(responses.c.conversation_id)
+)
 _SAVE = (
     sa.update(responses)
     .where(_THIS, responses.c.attempt == sa.bindparam("mine"), _IS_LIVE, IS_RUNNING)
     .values(
-        {name: sa.bindparam(name) for name in ("status", "stored_at", "has_session", "body", "output", "notes", "request")},
+        {
+            name: sa.bindparam(name)
+            for name in ("status", "stored_at", "has_session", "body", "output", "notes", "request")
+        },
     )
 )
 
@@ -325,6 +334,16 @@ class SqlResponseStore:
         """Return the processes that have running responses or locked conversations."""
         rows = await self._database.run(lambda connection: connection.execute(_OWNERS).scalars().all())
         return set(rows)
+
+    async def hand_over(self, key: RunKey, *, owner: str) -> None:
+        """Make `owner` responsible for a running response and for the lock of its conversation."""
+
+        def work(connection: sa.Connection) -> None:
+            row = connection.execute(_HAND_OVER, {"p": key.partition, "r": key.run_id, "new_owner": owner}).first()
+            if row is not None and row.conversation_id is not None:
+                sql_turns.hand_over(connection, _runner_names(key, row.conversation_id), owner=owner)
+
+        await self._database.run(work)
 
     async def running_of(self, owner: str, *, limit: int) -> Sequence[RunKey]:
         """Return at most `limit` running responses of the process, the oldest first."""

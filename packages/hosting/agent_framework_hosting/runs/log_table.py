@@ -227,6 +227,12 @@ def find_closed(connection: sa.Connection, *, before: float, limit: int) -> list
     return [RunKey(Partition(row.partition), RunId(row.run_id)) for row in connection.execute(query)]
 
 
+def find_open(connection: sa.Connection, *, before: float, limit: int) -> list[RunKey]:
+    """Return open logs that were last written to before `before` (Unix seconds), at most `limit`."""
+    query = sa.select(_log.partition, _log.run_id).where(_log.closed_at.is_(None), _log.stored_at < before).limit(limit)
+    return [RunKey(Partition(row.partition), RunId(row.run_id)) for row in connection.execute(query)]
+
+
 def count(connection: sa.Connection) -> tuple[int, int, float | None]:
     """Return the number of logs, the bytes of their events, and when the oldest was last written to."""
     entries, oldest = connection.execute(sa.select(sa.func.count(), sa.func.min(_log.stored_at))).one()

@@ -139,6 +139,11 @@ class SqlRunLog:
             await self._database.run(partial(log_table.forget_all, keys=keys), erases=True)
         return len(keys)
 
+    async def silent(self, *, seconds: float, limit: int) -> list[RunKey]:
+        """Return open logs, at most `limit`, to which nobody has written for so long: their runs may have ended without."""
+        find = partial(log_table.find_open, before=self._clock() - seconds, limit=limit)
+        return await self._database.run(find)
+
     async def stats(self) -> StoreStats:
         """Return what the logs hold; `entries` counts the logs."""
         entries, size, oldest = await self._database.run(log_table.count)

@@ -1,0 +1,138 @@
+"""Runs that this process has not started: accepted by another one, or lost by one that died.
+
+Whoever revives a run begins its next attempt, in the store and in the log, so that nobody who still believes to have it
+can write; then it reads what was told, and goes on from there: with the run, or with its end.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Final
+
+from agent_framework_hosting.context import ChannelContext
+from agent_framework_hosting.isolation import IsolationKeys
+from agent_framework_hosting.runs.base import Attempt, RunKey
+
+from .history import History
+from .portable import PortableRequest
+from .protocol.epilogue import epilogue
+from .protocol.errors import RequestError
+from .protocol.ids import new_id
+from .protocol.replay import Replay, replay
+from .protocol.request import parse_request
+from .runs import Turn
+from .settings import ResponsesSettings
+from .stores.base import ResponseRecord, ResponseStore
+from .turns import TurnBuilder
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS: Final = 3
+"""How often a run is tried at most when lost ones are repeated."""
+
+_LOST: Final = "The server stopped while the response was generated."
+_UNFIT: Final = "The request can no longer be run."
+
+
+class Revival:
+    """Makes turns of stored responses. See `agent_framework_hosting_responses.runs.Reviver`."""
+
+    def __init__(
+        self,
+        context: ChannelContext,
+        *,
+        responses: ResponseStore,
+        history: History,
+        turns: TurnBuilder,
+        settings: ResponsesSettings,
+    ) -> None:
+        self._context = context
+        self._responses = responses
+        self._history = history
+        self._turns = turns
+        self._settings = settings
+
+    def may_repeat(self, record: ResponseRecord) -> bool:
+        """Whether a run of the response that was begun may be begun again."""
+        return self._settings.lost_runs == "retry" and record.request is not None and record.is_background
+
+    async def turn(self, key: RunKey) -> Turn | None:
+        """Begin the next attempt of a run and return its turn, ended already if it must not be run.
+
+        `None` if there is nothing to do.
+        """
+        begun = await self._begin(key)
+        if begun is None:
+            return None
+        record, attempt = begun
+        told = await self._fence(attempt)
+        is_repeated = attempt.number > 1
+        if record.request is None or (is_repeated and not (self.may_repeat(record) and attempt.number <= MAX_ATTEMPTS)):
+            logger.warning("A lost run has been ended as failed", extra={"run_id": key.run_id})
+            turn = self._failed(record, told, _LOST)
+        else:
+            turn = await self._rebuilt(record, record.request, told)
+        turn.attempt = attempt
+        return turn
+
+    async def ended(self, key: RunKey) -> Turn | None:
+        """Take a run away from whoever has it, and return what is enough to end it; `None` if it has ended."""
+        begun = await self._begin(key)
+        if begun is None:
+            return None
+        record, attempt = begun
+        turn = self._turns.remnant(record, isolation=IsolationKeys(), told=await self._fence(attempt))
+        turn.attempt = attempt
+        return turn
+
+    async def mend(self, key: RunKey) -> None:
+        """End the log of a run that has ended without it, and drop that of a response which is gone."""
+        log = self._context.durable_log
+        record = await self._responses.get(key)
+        if record is None:
+            await log.drop(key)
+        elif record.status.is_terminal:
+            attempt = Attempt(key, record.attempt)
+            told = await self._fence(attempt)
+            await log.append(attempt, () if told.is_terminal else epilogue(told, record.body), closes=True)
+            logger.warning("The log of a run that had ended has been ended too", extra={"run_id": key.run_id})
+
+    async def _begin(self, key: RunKey) -> tuple[ResponseRecord, Attempt] | None:
+        attempt = await self._responses.begin(key, owner=self._context.owner)
+        record = await self._responses.get(key)
+        return None if attempt is None or record is None else (record, attempt)
+
+    async def _fence(self, attempt: Attempt) -> Replay:
+        # First the fence: what an earlier attempt tells after this would get the numbers of this one.
+        await self._context.durable_log.append(attempt, ())
+        return replay(await self._context.durable_log.entries(attempt.key))
+
+    async def _rebuilt(self, record: ResponseRecord, stored: bytes, told: Replay) -> Turn:
+        portable = PortableRequest.decode(stored)
+        with portable.current():
+            try:
+                request = parse_request(
+                    portable.body,
+                    strict=self._settings.strict_fields,
+                    hosted_tools=self._settings.hosted_tools,
+                    new_id=new_id,
+                )
+                continuation = await self._history.resolve(request, record.key.partition)
+                return await self._turns.rebuild(
+                    record,
+                    request,
+                    # The items as they were stored: their ids have been told.
+                    replace(continuation, input=record.input),
+                    isolation=portable.isolation,
+                    told=told,
+                )
+            except RequestError:
+                # It was accepted once: what it continues has been deleted, or this process serves another target.
+                logger.exception("A stored request cannot be run any more", extra={"run_id": record.key.run_id})
+                return self._failed(record, told, _UNFIT)
+
+    def _failed(self, record: ResponseRecord, told: Replay, message: str) -> Turn:
+        turn = self._turns.remnant(record, isolation=IsolationKeys(), told=told)
+        turn.untold += turn.encoder.fail(message=message)
+        return turn

@@ -1,0 +1,212 @@
+"""Background runs whose process died: taken over by the next one, with a stream that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import live
+import openai
+import pytest
+from agent_framework import Agent, AgentResponseUpdate, Content
+from states import State
+
+from agent_framework_hosting import AgentFrameworkHost, IsolationKeys
+from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
+from agent_framework_hosting.state import HostState, choose_state
+from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
+from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
+from agent_framework_hosting_responses.portable import PortableRequest
+from agent_framework_hosting_responses.protocol.encoder import ResponseEncoder
+from agent_framework_hosting_responses.protocol.ids import new_id
+from agent_framework_hosting_responses.protocol.json import encode_json
+from agent_framework_hosting_responses.protocol.request import parse_request
+from agent_framework_hosting_responses.protocol.resources import new_response
+from agent_framework_hosting_responses.stores.base import ResponseRecord
+from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
+
+SECONDS = 20.0
+
+
+def host_of(agent: Any, state: State, **settings: Any) -> AgentFrameworkHost:
+    return AgentFrameworkHost(
+        agent, channels=[ResponsesChannel(settings=ResponsesSettings(**settings))], **state.options
+    )
+
+
+class Dead:
+    """What a process that died has left: a response that it accepted, and perhaps began to answer."""
+
+    def __init__(self, **body: Any) -> None:
+        self.body = {"input": "question", "background": True, "stream": True, **body}
+        self.request = parse_request(self.body, strict=False, hosted_tools="reject", new_id=new_id)
+        self.id = new_id("resp")
+        self.key = RunKey(IsolationKeys().partition, RunId(self.id))
+        response = new_response(self.request, response_id=self.id, created_at=1, model="a")
+        self.encoder = ResponseEncoder(response, clock=lambda: 1)
+        self.record = ResponseRecord(
+            key=self.key,
+            status=RunStatus.QUEUED,
+            created_at=1,
+            body=encode_json(response),
+            owner="proc_dead",
+            is_background=True,
+            is_streamed=True,
+            input=self.request.input,
+            request=PortableRequest.of(self.body, IsolationKeys()).encoded,
+        )
+
+    async def leave(self, state: State, *updates: AgentResponseUpdate, is_begun: bool = True) -> None:
+        """Write what the process has written until it died."""
+        opened: HostState = choose_state(**state.options)
+        await opened.open()
+        assert opened.database is not None
+        assert opened.run_log is not None
+        store = SqlResponseStore(opened.database)
+        await store.create(self.record)
+        await opened.run_log.append(Attempt(self.key, 0), self.encoder.open())
+        if is_begun:
+            attempt = await store.begin(self.key, owner="proc_dead")
+            assert attempt is not None
+            await opened.run_log.append(attempt, self.encoder.start())
+            for update in updates:
+                await opened.run_log.append(attempt, self.encoder.feed(update))
+        await opened.close()
+
+
+def says(text: str) -> AgentResponseUpdate:
+    return AgentResponseUpdate(contents=[Content.from_text(text)], role="assistant")
+
+
+async def followed(served: live.LiveHost, response_id: str) -> list[Any]:
+    async with asyncio.timeout(SECONDS):
+        stream = await served.client.responses.retrieve(response_id, stream=True)
+        return [event async for event in stream]
+
+
+def check(events: list[Any]) -> None:
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    ends = [e.type for e in events if e.type in {"response.completed", "response.failed", "response.incomplete"}]
+    assert len(ends) == 1
+    assert events[-1].type == ends[0]
+
+
+@pytest.mark.behaviour("D6")
+async def test_a_queued_run_of_a_dead_process_is_run(durable_state: State) -> None:
+    dead = Dead()
+    await dead.leave(durable_state, is_begun=False)
+    model = ScriptedChatClient(["answer"])
+
+    async with live.serve(host_of(Agent(client=model), durable_state).app) as served:
+        events = await followed(served, dead.id)
+        stored = await served.client.responses.retrieve(dead.id)
+
+    check(events)
+    assert (stored.status, stored.output_text) == ("completed", "answer")
+    assert events[-1].response == stored
+    assert [message.text for message in model.calls[0].messages] == ["question"]
+
+
+@pytest.mark.behaviour("D6")
+async def test_a_run_that_was_begun_fails_and_its_stream_says_so(durable_state: State) -> None:
+    dead = Dead()
+    await dead.leave(durable_state, says("half an "))
+    agent = ScriptedAgent(["never"])
+
+    async with live.serve(host_of(agent, durable_state).app) as served:
+        events = await followed(served, dead.id)
+        stored = await served.client.responses.retrieve(dead.id)
+
+    check(events)
+    assert stored.status == "failed"
+    assert stored.error is not None
+    assert stored.error.code == "server_error"
+    assert events[-1].response == stored
+    assert stored.output[0].status == "incomplete"  # type: ignore[union-attr]
+    assert agent.runs == []
+
+
+@pytest.mark.behaviour("D6")
+async def test_a_run_that_may_be_repeated_is_and_its_stream_goes_on(durable_state: State) -> None:
+    dead = Dead()
+    await dead.leave(durable_state, says("half an "))
+
+    async with live.serve(host_of(ScriptedAgent(["whole"]), durable_state, lost_runs="retry").app) as served:
+        events = await followed(served, dead.id)
+        stored = await served.client.responses.retrieve(dead.id)
+
+    check(events)
+    assert stored.status == "completed"
+    assert [item.status for item in stored.output] == ["incomplete", "completed"]  # type: ignore[union-attr]
+    assert events[-1].response == stored
+    assert len({item.id for item in stored.output}) == 2
+
+
+async def test_a_run_is_not_repeated_for_ever(durable_state: State) -> None:
+    dead = Dead()
+    await dead.leave(durable_state)
+    opened = choose_state(**durable_state.options)
+    await opened.open()
+    assert opened.database is not None
+    for _ in range(2):
+        assert await SqlResponseStore(opened.database).begin(dead.key, owner="proc_dead") is not None
+    await opened.close()
+
+    async with live.serve(host_of(ScriptedAgent(["x"]), durable_state, lost_runs="retry").app) as served:
+        check(await followed(served, dead.id))
+        stored = await served.client.responses.retrieve(dead.id)
+
+    assert stored.status == "failed"
+
+
+async def test_a_stored_request_that_fits_no_more_fails(durable_state: State) -> None:
+    dead = Dead(previous_response_id="resp_gone")
+    await dead.leave(durable_state, is_begun=False)
+
+    async with live.serve(host_of(ScriptedAgent(["x"]), durable_state).app) as served:
+        check(await followed(served, dead.id))
+        stored = await served.client.responses.retrieve(dead.id)
+
+    assert stored.status == "failed"
+
+
+@pytest.mark.behaviour("D4")
+async def test_a_run_that_another_process_has_can_be_cancelled(durable_state: State) -> None:
+    dead = Dead()
+    gate = Gate()
+    agent = ScriptedAgent([gate, "late"])
+    async with live.serve(host_of(agent, durable_state).app) as served:
+        running = await served.client.responses.create(model="a", input="q", background=True)
+        await asyncio.wait_for(gate.reached.wait(), SECONDS)
+        cancelled = await served.client.responses.cancel(running.id)
+        events = await followed(served, running.id)
+
+    check(events)
+    assert cancelled.status == "cancelled"
+    assert dead.id != running.id
+
+
+@pytest.mark.behaviour("D3")
+async def test_a_stream_can_be_resumed_after_a_restart(durable_state: State) -> None:
+    async with live.serve(host_of(ScriptedAgent(["Hel", "lo"]), durable_state).app) as served:
+        stream = await served.client.responses.create(model="a", input="q", background=True, stream=True)
+        whole = [event async for event in stream]
+        response_id = whole[0].response.id  # type: ignore[union-attr]
+    async with live.serve(host_of(ScriptedAgent(["x"]), durable_state).app) as served:
+        again = await followed(served, response_id)
+        rest = [
+            event async for event in await served.client.responses.retrieve(response_id, stream=True, starting_after=2)
+        ]
+
+    check(again)
+    assert again == whole
+    assert rest == whole[3:]
+
+
+async def test_an_unknown_run_is_nothing_to_do(durable_state: State) -> None:
+    channel = ResponsesChannel()
+    host = AgentFrameworkHost(ScriptedAgent(["x"]), channels=[channel], **durable_state.options)
+    async with live.serve(host.app) as served:
+        await channel.service.restart(RunKey(IsolationKeys().partition, RunId("resp_unknown")))
+        with pytest.raises(openai.NotFoundError):
+            await served.client.responses.retrieve("resp_unknown")
