@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 import pytest
 
-from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey
+from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey, RunLog
 from agent_framework_hosting.runs.memory import MemoryRunLog
 from agent_framework_hosting.runs.sql_log import SqlRunLog
 from agent_framework_hosting.sql.database import Database
@@ -101,3 +103,61 @@ class TestSqlRunLogsOfManyProcesses(RunLogSuite):
         log = Attempts(database)
         yield log
         await log.stop()
+
+
+class Unfenced(MemoryRunLog):
+    """Breaks a rule: every attempt writes."""
+
+    async def append(self, attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
+        await super().append(Attempt(attempt.key, 1), entries, closes=closes)
+
+
+class Halving(MemoryRunLog):
+    """Breaks a rule: a cancelled append leaves half of what it was to append."""
+
+    async def append(self, attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
+        for number, entry in enumerate(entries):
+            await super().append(attempt, [entry], closes=closes and number == len(entries) - 1)
+            await asyncio.sleep(0)
+
+
+class Retrying(MemoryRunLog):
+    """Breaks a rule: the entries of a cancelled append come twice."""
+
+    async def append(self, attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
+        await super().append(attempt, entries, closes=closes)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            await super().append(attempt, entries)
+            raise
+
+
+class Forgetful(MemoryRunLog):
+    """Breaks a rule: a reader that comes late misses what was before."""
+
+    async def follow(
+        self, key: RunKey, *, after: int = -1, idle: float | None = None
+    ) -> AsyncGenerator[Sequence[LogEntry], None]:
+        skipped = False
+        async with aclosing(super().follow(key, after=after, idle=idle)) as batches:
+            async for batch in batches:
+                yield batch if skipped else batch[-1:]
+                skipped = True
+
+
+@pytest.mark.parametrize(
+    ("log", "test"),
+    [
+        (Unfenced(), RunLogSuite().test_an_attempt_that_was_overtaken_can_write_nothing),
+        (Unfenced(), RunLogSuite().test_an_attempt_that_appends_nothing_has_begun),
+        (Unfenced(), RunLogSuite().test_two_attempts_at_the_same_time_leave_no_gap_and_the_later_one_ends_the_log),
+        (Halving(), RunLogSuite().test_an_append_that_is_cancelled_at_any_moment_is_there_whole_or_not_at_all),
+        (Retrying(), RunLogSuite().test_an_append_that_is_cancelled_at_any_moment_is_there_whole_or_not_at_all),
+        (Forgetful(), RunLogSuite().test_readers_that_come_at_any_moment_see_the_same_entries),
+        (Forgetful(), RunLogSuite().test_a_reader_continues_behind_every_position_and_past_the_end),
+    ],
+)
+async def test_the_suite_finds_what_a_log_does_wrong(log: RunLog, test: Callable[[RunLog], Awaitable[None]]) -> None:
+    with pytest.raises(AssertionError):
+        await test(log)
