@@ -679,3 +679,23 @@ async def test_a_run_that_needs_a_session_and_has_none_fails() -> None:
 
     assert answer.status_code == 500
     assert agent.runs == []
+
+
+@pytest.mark.behaviour("D10")
+@pytest.mark.parametrize("background", [False, True])
+async def test_whoever_has_seen_an_event_can_get_the_state_that_it_announces(*, background: bool) -> None:
+    agent = ScriptedAgent(["Hel", "lo"])
+    async with live.serve(host_of(agent).app) as served:
+        seen = []
+        stream: Any = await served.client.responses.create(model="a", input="q", stream=True, background=background)
+        async for event in stream:
+            if hasattr(event, "response"):
+                stored = await served.client.responses.retrieve(event.response.id)
+                seen.append((event.type, event.response.status, stored.status))
+        final = await served.client.responses.retrieve(event.response.id)
+
+    order = ["queued", "in_progress", "completed"]
+    assert seen[-1][0] == "response.completed"
+    assert event.response == final
+    # What is stored may be further than what was told, never behind it.
+    assert all(order.index(stored) >= order.index(told) for _, told, stored in seen)
