@@ -71,6 +71,17 @@ class PostgresServer:
         )
         return len(cut)
 
+    @contextmanager
+    def outage(self, url: str) -> Generator[None, None, None]:
+        """Cut every connection to a database, and refuse new ones meanwhile, as a server does that is down."""
+        name = sql.Identifier(str(sa.make_url(url).database))
+        self._execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+        try:
+            self.disconnect(url)
+            yield
+        finally:
+            self._execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+
     def _create(self, template: str) -> str:
         name = f"afhost_test_{uuid.uuid4().hex}"
         self._execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))

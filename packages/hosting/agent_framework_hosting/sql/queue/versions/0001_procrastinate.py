@@ -19,5 +19,5 @@ def upgrade() -> None:
     # either: its second job would take the run away from the first.
     op.execute(
         "CREATE UNIQUE INDEX afhost_jobs_run ON procrastinate_jobs (queueing_lock) "
-        "WHERE queue_name = 'afhost' AND status IN ('todo', 'doing')"
+        "WHERE task_name = 'afhost.run' AND status IN ('todo', 'doing')"
     )
