@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
@@ -49,6 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--reload", action="store_true", help="start again when a file changes; for development")
     serve.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="default: %(default)s")
     serve.set_defaults(command=_serve)
+    worker = commands.add_parser(
+        "worker", help="execute background runs that other processes accept, and serve nothing"
+    )
+    _add_reference(worker)
+    worker.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="default: %(default)s")
+    worker.set_defaults(command=_work)
     check = commands.add_parser("check", help="build the host and print what it would serve")
     _add_reference(check)
     check.set_defaults(command=_check)
@@ -85,6 +92,19 @@ def _serve(options: argparse.Namespace) -> None:
             host.app, options.host, options.port, workers=1, options={"log_level": options.log_level}
         )
         runner.run(server.serve(host.app, config))
+
+
+def _work(options: argparse.Namespace) -> None:
+    show_logs(options.log_level)
+
+    async def work() -> None:
+        host = await build_host(options.reference, path=options.path)
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        await host.work(stopped)
+
+    asyncio.run(work())
 
 
 def _check(options: argparse.Namespace) -> None:

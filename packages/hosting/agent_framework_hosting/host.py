@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
@@ -20,7 +21,7 @@ from .lifecycle import Lifecycle
 from .middleware import PartitionResolver
 from .runs.memory import MemoryRunEngine, MemoryRunLog
 from .sessions import Sessions
-from .state import HostState, choose_state
+from .state import RUN_CONCURRENCY, HostState, choose_state
 from .stores.base import Retention, SessionStore
 from .targets.agent import AgentTarget
 from .targets.base import Target
@@ -51,6 +52,9 @@ class AgentFrameworkHost:
     `HTTPException`; probes are not asked about. Without it, `trust_isolation_headers` says whether the sender of the
     isolation headers is trusted; `None` asks the environment (`FOUNDRY_HOSTING_ENVIRONMENT`).
 
+    Processes that share a PostgreSQL database share its background runs: this one executes at most `run_concurrency` of
+    them at once; with 0 it accepts and serves them, and leaves their execution to the others.
+
     `shutdown_grace`: seconds that runs get to finish when the host stops. `debug` shows tracebacks to callers.
 
     Raises:
@@ -69,15 +73,22 @@ class AgentFrameworkHost:
         database_url: str | None = None,
         session_store: SessionStore | None = None,
         retention: Retention | None = None,
+        run_concurrency: int = RUN_CONCURRENCY,
         resolve_partition: PartitionResolver | None = None,
         trust_isolation_headers: bool | None = None,
         shutdown_grace: float = 30.0,
     ) -> None:
+        if run_concurrency < 0:
+            raise ConfigurationError("run_concurrency must be 0 or more runs.")
         if shutdown_grace < 0:
             raise ConfigurationError("shutdown_grace must be 0 or more seconds.")
         _check_trust(resolve_partition, trust_isolation_headers)
         self._state = choose_state(
-            state_dir=state_dir, database_url=database_url, session_store=session_store, retention=retention
+            state_dir=state_dir,
+            database_url=database_url,
+            session_store=session_store,
+            retention=retention,
+            run_concurrency=run_concurrency,
         )
         self.target = _pick_target(target, checkpoint_location, self._state)
         self.channels = _checked_channels(channels)
@@ -89,6 +100,20 @@ class AgentFrameworkHost:
         self._grace = shutdown_grace
         self._app: HostApp | None = None
         self._context = _new_context(self.target, self._state, debug=debug)
+
+    async def work(self, stopped: asyncio.Event) -> None:
+        """Execute background runs, and serve nothing, until `stopped` is set; then let go of them in order.
+
+        Raises:
+            ConfigurationError: the host has no PostgreSQL database, so nobody could give it work.
+        """
+        if self._state.engine is None or not self._state.engine.works:
+            raise ConfigurationError(
+                "A worker executes runs that other processes accept: give the host a database_url (and a run_concurrency "
+                "of 1 or more)."
+            )
+        async with self.lifespan():
+            await stopped.wait()
 
     @property
     def app(self) -> HostApp:
@@ -196,6 +221,7 @@ def _new_context(target: Target, state: HostState, *, debug: bool) -> ChannelCon
         engine=MemoryRunEngine(),
         run_log=log,
         durable_log=state.run_log or log,
+        shared_engine=state.engine,
         debug=debug,
         database=state.database,
         owner=state.owner,

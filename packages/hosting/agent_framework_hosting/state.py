@@ -23,6 +23,7 @@ from .stores.memory import MemorySessionStore
 from .types import HostStatePaths
 
 if TYPE_CHECKING:  # the SQL packages are optional dependencies, loaded for those who configure a database
+    from .runs.procrastinate import ProcrastinateRunEngine
     from .runs.sql_log import SqlRunLog
     from .sql.database import Database
     from .sql.file import DatabaseFile
@@ -31,11 +32,14 @@ if TYPE_CHECKING:  # the SQL packages are optional dependencies, loaded for thos
 DATABASE_VARIABLE: Final = "AFHOST_DATABASE_URL"
 """Environment variable with the URL of the database of a host that names neither a database nor a directory."""
 
+RUN_CONCURRENCY: Final = 10
+"""Background runs that a process executes at once, of all that the processes on one PostgreSQL database have."""
+
 StateKind: TypeAlias = Literal["memory", "sqlite", "postgresql"]
 
 _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "sqlite": ("sqlalchemy", "alembic", "filelock"),
-    "postgres": ("sqlalchemy", "alembic", "psycopg"),
+    "postgres": ("sqlalchemy", "alembic", "psycopg", "procrastinate"),
 }
 
 
@@ -54,6 +58,7 @@ class HostState:
     database: Database | None = None
     presence: Presence | None = None
     run_log: SqlRunLog | None = None
+    engine: ProcrastinateRunEngine | None = None
     owner: str = field(default_factory=lambda: f"proc_{uuid.uuid4().hex}")
     pruner: Pruner = field(default_factory=Pruner)
     _file: DatabaseFile | None = None
@@ -78,6 +83,8 @@ class HostState:
         if self.run_log is not None:
             self._opened.push_async_callback(self.run_log.stop)
             await self.run_log.start()
+        if self.engine is not None:
+            self._opened.push_async_callback(self.engine.close)
         if self.presence is not None:
             self._opened.push_async_callback(self.presence.stop)
             await self.presence.start()
@@ -132,6 +139,7 @@ def choose_state(
     database_url: str | None = None,
     session_store: SessionStore | None = None,
     retention: Retention | None = None,
+    run_concurrency: int = RUN_CONCURRENCY,
     environment: Mapping[str, str] = os.environ,
 ) -> HostState:
     """Return the state that a host's options describe; nothing is opened or made yet.
@@ -149,10 +157,10 @@ def choose_state(
                 "database_url and state_dir both say where sessions lie: leave one out. A directory for the checkpoints "
                 'of workflows beside a database is state_dir={"checkpoints": …}.'
             )
-        state = _sql_state(postgres_database(database_url), session_store, retention)
+        state = _sql_state(postgres_database(database_url), session_store, retention, run_concurrency)
     elif directories.sessions is not None:
         database, file = sqlite_database(directories.sessions)
-        state = _sql_state(database, session_store, retention)
+        state = _sql_state(database, session_store, retention, run_concurrency)
         state._file = file  # noqa: SLF001  this function is the constructor
     else:
         state = HostState(kind="memory", session_store=session_store or _memory_sessions(retention))
@@ -188,7 +196,12 @@ def postgres_database(url: str) -> Database:
     return Database(postgres_url(url))
 
 
-def _sql_state(database: Database, session_store: SessionStore | None, retention: Retention | None) -> HostState:
+def _sql_state(
+    database: Database,
+    session_store: SessionStore | None,
+    retention: Retention | None,
+    run_concurrency: int,
+) -> HostState:
     from .runs.sql_log import SqlRunLog  # noqa: PLC0415  optional dependency
     from .sql.presence import Presence  # noqa: PLC0415
     from .sql.space import give_back  # noqa: PLC0415
@@ -206,6 +219,12 @@ def _sql_state(database: Database, session_store: SessionStore | None, retention
         pruner=Pruner(afterwards=lambda: give_back(database)),
     )
     state.keep_pruned(run_log)
+    if not database.is_sqlite:
+        from .runs.procrastinate import ProcrastinateRunEngine  # noqa: PLC0415  optional dependency
+
+        state.engine = ProcrastinateRunEngine(
+            database.url, works=run_concurrency > 0, concurrency=max(1, run_concurrency)
+        )
     return state
 
 
