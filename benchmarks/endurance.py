@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from benchmarks.servers import Server
 from benchmarks.stored_bytes import Contents, file_bytes, resident_bytes
 from benchmarks.stored_hosts import CONSTANT, Place, StoreName, start_stored_host
 from benchmarks.stored_turns import Client, connected, turn_text
+
+Unstored: TypeAlias = Literal["unstored"]
+
+UNSTORED: Final[Unstored] = "unstored"
+"""Turns that are not stored, between the others: they tell what the machine does meanwhile."""
 
 _PAUSE_SECONDS: Final = 0.02
 _STILL_SECONDS: Final = 2.0
@@ -19,10 +24,10 @@ _LOOK_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """One store after many responses: seconds of each, memory of the process before, halfway and after."""
+    """One store after many responses: seconds of each, memory of its process before, halfway and after."""
 
     seconds: Sequence[float]
-    resident: tuple[int, int, int]
+    resident: tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +43,26 @@ class Pruned:
 
 
 def fill(
-    servers: Mapping[StoreName, Server], clients: Mapping[StoreName, Client], *, count: int, is_stored: bool = True
-) -> dict[StoreName, Filled]:
-    """Store `count` responses in each store, turn by turn in turn; `is_stored=False` has them answered only."""
-    seconds: dict[StoreName, list[float]] = {store: [] for store in servers}
+    servers: Mapping[StoreName, Server],
+    clients: Mapping[StoreName | Unstored, Client],
+    *,
+    count: int,
+    is_stored: bool = True,
+) -> dict[StoreName | Unstored, Filled]:
+    """Ask for `count` turns in each store, turn by turn in turn; `is_stored=False` has them answered only."""
+    seconds: dict[StoreName | Unstored, list[float]] = {store: [] for store in clients}
     resident: dict[StoreName, list[int]] = {store: [] for store in servers}
     for number in range(count):
         if number in {0, count // 2}:
             _note_memory(servers, resident)
         for store, client in clients.items():
-            body = {"model": "benchmark", "input": turn_text(number), "store": is_stored}
-            _, took = client.post("/v1/responses", body)
+            stores = is_stored and store != UNSTORED
+            _, took = client.post("/v1/responses", {"model": "benchmark", "input": turn_text(number), "store": stores})
             seconds[store].append(took)
     _note_memory(servers, resident)
-    return {store: Filled(seconds[store], _three(resident[store])) for store in servers}
+    return {
+        store: Filled(taken, None if store == UNSTORED else _three(resident[store])) for store, taken in seconds.items()
+    }
 
 
 def _note_memory(servers: Mapping[StoreName, Server], resident: dict[StoreName, list[int]]) -> None:

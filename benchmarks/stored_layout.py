@@ -30,10 +30,17 @@ LAYOUT: Final = Layout(
             (
                 "`constant` is an agent that remembers nothing: all of it is the host's. `remembering` is the framework's own "
                 "agent with its history in the session, which grows: `bare_…` is the same agent with its session kept in "
-                "process, without a host, and `host_ratio` is (last - bare_last) / (first - bare_first)."
+                "process, without a host, `host_…` is the difference, and `host_ratio` that of the last turns by that of the first."
             ),
         ),
-        "many": ("Many responses", "Stored one after the other. `rss_…` is the memory of the server's process."),
+        "many": (
+            "Many responses",
+            (
+                "Stored one after the other, each beside one that is not stored, in the host with its state in memory: what "
+                "happens to those is the machine. `to_unstored` is `ratio` by theirs. `rss_…` is the memory of the server's "
+                "process."
+            ),
+        ),
         "retention": (
             "What retention gives back",
             (
