@@ -50,7 +50,7 @@ class Turn:
     """One response while it runs in this process.
 
     `session` is a private copy of the one stored as `session_key`. `waiting` counts the requests that wait for the answer.
-    `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt or writes the
+    `opened` is set when the log has its first events, or never will. `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt or writes the
     end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
     """
 
@@ -71,6 +71,7 @@ class Turn:
     is_handed_back: bool = field(default=False, init=False)
     is_told: bool = field(default=False, init=False)
     untold: list[LogEntry] = field(default_factory=list, init=False)
+    opened: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     ending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     @property
@@ -145,11 +146,18 @@ class ResponseRuns:
             ConversationLocked: another response runs in the conversation.
             RunError: the host is shutting down.
         """
-        if (existing := await turn.store.create(turn.record, turn.context)) is not None:
-            return existing
-        # Whoever executes a run of a shared engine, perhaps this process, finds it in the store.
+        # Whoever executes a run of a shared engine, perhaps this process, finds it in the store. All others are here before
+        # they are there, so that a request which repeats this one finds both.
         if not turn.engine.is_shared:
             self._turns[turn.key] = turn
+        try:
+            existing = await turn.store.create(turn.record, turn.context)
+        except BaseException:
+            self._leave_out(turn)
+            raise
+        if existing is not None:
+            self._leave_out(turn)
+            return existing
         try:
             # Number 0 is nobody's attempt: the first worker that begins the run takes over from it.
             opening = turn.encoder.open()
@@ -158,11 +166,17 @@ class ResponseRuns:
             await turn.log.append(Attempt(turn.key, 0), opening)
             await turn.engine.start(self._operation, turn.key)
         except BaseException:
-            self._turns.pop(turn.key, None)
+            self._leave_out(turn)
             await turn.log.drop(turn.key)
             await turn.store.delete(turn.key)
             raise
+        turn.opened.set()
         return None
+
+    def _leave_out(self, turn: Turn) -> None:
+        if self._turns.get(turn.key) is turn:
+            del self._turns[turn.key]
+        turn.opened.set()
 
     async def cancel(self, key: RunKey) -> None:
         """Stop the run, if this process has it, and see to it that its response is terminal afterwards."""

@@ -195,7 +195,9 @@ class ResponsesService:
             raise errors.idempotency_key_reused()
         turn = self._runs.find(record.key)
         if turn is not None:
+            # Counted first: whoever made the request may leave while this one waits.
             turn.waiting += 1
+            await turn.opened.wait()
             return Started(turn, record, turn.log)
         log = self._log_of(record)
         if not record.status.is_terminal and not record.is_background:
