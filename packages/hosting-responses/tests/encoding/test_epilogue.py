@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
+import wire
 from agent_framework import AgentResponseUpdate, Content
 
 from agent_framework_hosting_responses.protocol.encoder import ResponseEncoder
@@ -17,30 +17,34 @@ from agent_framework_hosting_responses.protocol.request import parse_request
 from agent_framework_hosting_responses.protocol.resources import new_response
 
 
-def whole_run(*, fails: bool = False) -> tuple[list[Event], bytes]:
-    request = parse_request({"input": "q", "background": True}, strict=False, hosted_tools="reject", new_id=new_id)
+def whole_run(*, ending: str = "complete", background: bool = True) -> tuple[list[Event], bytes]:
+    request = parse_request(
+        {"input": "q", "background": background, "stream": True}, strict=False, hosted_tools="reject", new_id=new_id
+    )
     encoder = ResponseEncoder(new_response(request, response_id="resp_1", created_at=1, model="a"), clock=lambda: 1)
     events = [*encoder.open(), *encoder.start()]
-    for text in ("Hel", "lo"):
-        events += encoder.feed(AgentResponseUpdate(contents=[Content.from_text(text)], role="assistant"))
-    events += encoder.feed(AgentResponseUpdate(contents=[Content.from_text_reasoning(text="hm")], role="assistant"))
-    events += encoder.fail() if fails else encoder.complete()
+    for content in (
+        Content.from_text("Hel"),
+        Content.from_text("lo", annotations=[{"type": "citation", "title": "t", "url": "https://a.example"}]),
+        Content.from_text_reasoning(text="hm"),
+        Content.from_function_call("call_1", "look", arguments='{"a":'),
+        Content.from_function_call("call_1", "look", arguments="1}"),
+    ):
+        events += encoder.feed(AgentResponseUpdate(contents=[content], role="assistant"))
+    events += getattr(encoder, ending)()
     return events, encoder.encoded
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_wherever_the_log_ends_its_end_is_that_of_the_stored_response(*, fails: bool) -> None:
-    events, body = whole_run(fails=fails)
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("ending", ["complete", "fail", "cancel"])
+def test_wherever_the_log_ends_it_gets_the_standard_end_of_the_stored_response(
+    ending: str, *, background: bool
+) -> None:
+    events, body = whole_run(ending=ending, background=background)
 
-    for cut in range(1, len(events)):
-        ending = epilogue(replay(events[:cut]), body)
-        stream: list[dict[str, Any]] = [json.loads(event.data) for event in (*events[:cut], *ending)]
-        ends = [event for event in stream if event["type"] == "response.output_item.done"]
-        done = [event["item"] for event in sorted(ends, key=lambda event: event["output_index"])]
-        added = [event["output_index"] for event in stream if event["type"] == "response.output_item.added"]
+    for cut in range(len(events)):
+        stream = [json.loads(event.data) for event in (*events[:cut], *epilogue(replay(events[:cut]), body))]
 
-        assert [event["sequence_number"] for event in stream] == list(range(len(stream)))
-        assert ending[-1].kind == ("response.failed" if fails else "response.completed")
+        wire.check_stream(stream)
         assert stream[-1]["response"] == json.loads(body)
-        assert done == json.loads(body)["output"]
-        assert added == list(range(len(done)))
+        assert "".join(event["delta"] for event in stream if event["type"] == "response.output_text.delta") == "Hello"

@@ -116,6 +116,29 @@ class _Text:
         writer.emit(f"response.{_PART_EVENTS[self.form.holder]}.done", {**self.place, "part": part})
         return part
 
+    def complete(self, writer: EventWriter, value: str, part: JsonObject | None) -> None:
+        """Write the events that bring the text to `value`, and its part, if it is in one, to `part`."""
+        stem = "" if self.form.holder is None else f"response.{_PART_EVENTS[self.form.holder]}"
+        if part is not None and self.part is None:
+            empty: JsonObject = {"annotations": []} if "annotations" in part else {}
+            writer.emit(f"{stem}.added", {**self.place, "part": {**part, self.form.member: "", **empty}})
+        if self.value is None:
+            self._complete_text(writer, value, part)
+        if part is not None and not self.is_part_done:
+            writer.emit(f"{stem}.done", {**self.place, "part": part})
+
+    def _complete_text(self, writer: EventWriter, value: str, part: JsonObject | None) -> None:
+        extra: JsonObject = {"logprobs": []} if self.kind == "output_text" else {}
+        told = _joined(self.chunks)
+        if value.startswith(told) and value != told:
+            writer.emit(f"response.{self.kind}.delta", {**self.place, "delta": value[len(told) :], **extra})
+        annotations = part.get("annotations") if part is not None else None
+        for index, annotation in enumerate(annotations if isinstance(annotations, list) else []):
+            if index >= len(self.annotations):
+                place = {**self.place, "annotation_index": index}
+                writer.emit("response.output_text.annotation.added", {**place, "annotation": annotation})
+        writer.emit(f"response.{self.kind}.done", {**self.place, self.form.member: value, **extra})
+
 
 class UnfinishedItem:
     """One item that was announced and not finished."""
@@ -167,6 +190,21 @@ class UnfinishedItem:
                 members[text.form.member] = value
         output.finish(self.index, {**self.item, **members, **self._with(parts), **self._ending()})
 
+    def complete(self, writer: EventWriter, item: JsonObject) -> None:
+        """Write the events that the item still lacks to become `item`, as which it was finished where nobody heard of it."""
+        completed: set[tuple[str, int]] = set()
+        for kind, position, value, part in _texts_in(item):
+            place: JsonObject = {"item_id": item["id"], "output_index": self.index}
+            if (index_name := _FORMS[kind].index_name) is not None:
+                place[index_name] = position
+            text = self._texts.get((kind, position)) or _Text(kind, place)
+            text.complete(writer, value, part)
+            completed.add((kind, position))
+        for at, text in self._texts.items():
+            if at not in completed:  # what shells say, and are told
+                text.end(writer)
+        writer.emit("response.output_item.done", {"output_index": self.index, "item": item})
+
     def _text(self, kind: str, event: ItemEvent) -> _Text:
         index_name = _FORMS[kind].index_name
         position: int = getattr(event, index_name) if index_name is not None else 0
@@ -202,6 +240,30 @@ class UnfinishedItem:
             # Clients demand one of a search that is over, and nobody was told which it was.
             ending["action"] = {"type": "search", "query": ""}
         return ending
+
+
+def announced(item: JsonObject) -> JsonObject:
+    """Return a finished item as it would have been announced, before anything of it was told."""
+    kind = _TEXT_OF_ITEM.get(str(item["type"]))
+    if kind is None and item["type"] not in {"message", "reasoning"}:
+        return item
+    start = {name: value for name, value in item.items() if not (item["type"] == "reasoning" and name == "content")}
+    for name, empty in (("content", []), ("summary", []), ("status", "in_progress")):
+        if name in start:
+            start[name] = empty
+    return start if kind is None else {**start, _FORMS[kind].member: ""}
+
+
+def _texts_in(item: JsonObject) -> Iterator[tuple[str, int, str, JsonObject | None]]:
+    """Yield the texts of a finished item: kind, position, text, and the part that it is in."""
+    for holder in _PART_EVENTS:
+        parts = item.get(holder)
+        for position, part in enumerate(parts if isinstance(parts, list) else []):
+            if isinstance(part, dict) and (kind := _TEXT_OF_PART.get(str(part["type"]))) is not None:
+                yield kind, position, str(part[_FORMS[kind].member]), part
+    kind = _TEXT_OF_ITEM.get(str(item["type"]))
+    if kind is not None:
+        yield kind, 0, str(item[_FORMS[kind].member]), None
 
 
 def _joined(chunks: list[str | dict[str, str]]) -> str:
