@@ -42,7 +42,7 @@ from benchmarks.stored_hosts import (
     start_stored_host,
 )
 from benchmarks.stored_layout import LAYOUT
-from benchmarks.stored_turns import CHAINS, WORKS, Chain, ChainKind, Client, connected, do_work, grow
+from benchmarks.stored_turns import CHAINS, WORKS, Beside, Chain, ChainKind, Client, connected, do_work, grow
 from postgres import PostgresServer, postgres_server
 
 _OUTPUT = Path(__file__).parent / "results" / "state.md"
@@ -66,7 +66,7 @@ class Amount:
 
 
 _FULL = Amount(
-    rounds=15, turns=240, chain_rounds=3, chain_turns=300, window=50, many=10_000, many_window=500, patience=120.0
+    rounds=24, turns=128, chain_rounds=4, chain_turns=300, window=50, many=10_000, many_window=500, patience=120.0
 )
 _QUICK = Amount(rounds=1, turns=16, chain_rounds=1, chain_turns=12, window=4, many=120, many_window=30, patience=5.0)
 
@@ -187,13 +187,14 @@ def _measure_chains(bench: Bench, amount: Amount, agent: AgentName, measured: Me
                 _say(f"{kind} with the agent {agent}, round {number} of {amount.chain_rounds}")
                 # The first ones warm up.
                 turns = amount.chain_turns if number else 2 * amount.window
-                found, alone = _one_round(hosts, contents, bare, kind, turns=turns, window=amount.window)
+                found, beside = _one_round(hosts, contents, bare, kind, turns=turns, window=amount.window)
                 if number == 0:
                     continue
                 for store, growth in found.items():
                     measured.chains.setdefault((agent, kind, store), []).append(growth)
+                measured.unstored.setdefault((agent, kind), []).append(Growth(beside.unstored))
                 if bare is not None:
-                    measured.bare.setdefault(kind, []).append(alone)
+                    measured.bare.setdefault(kind, []).append(Growth(beside.bare))
 
 
 def _one_round(
@@ -204,10 +205,9 @@ def _one_round(
     *,
     turns: int,
     window: int,
-) -> tuple[dict[StoreName, Growth], Growth]:
-    """Make one chain in every store; return them, and the turns of the agent alone."""
+) -> tuple[dict[StoreName, Growth], Beside]:
+    """Make one chain in every store; return them, and the turns beside them."""
     marks: dict[StoreName, list[Marks]] = {store: [] for store in contents}
-    alone: list[float] = []
     if bare is not None:
         bare.restart()
     with ExitStack() as open_clients:
@@ -216,11 +216,12 @@ def _one_round(
         }
         for chain in chains.values():
             chain.begin()
+        beside = Beside(open_clients.enter_context(connected(hosts[MEMORY].port)), bare)
         for part in (0, window, turns - 2 * window, window):
-            alone += grow(chains, bare, turns=part)
+            grow(chains, beside, turns=part)
             for store, rows in contents.items():
                 marks[store].append(Marks(rows.size(), rows.pages()))
-    return {store: Growth(chain.seconds, marks.get(store, ())) for store, chain in chains.items()}, Growth(alone)
+    return {store: Growth(chain.seconds, marks.get(store, ())) for store, chain in chains.items()}, beside
 
 
 def _measure_many(bench: Bench, amount: Amount, measured: Measured) -> None:

@@ -28,9 +28,11 @@ LAYOUT: Final = Layout(
         "latency": (
             "Latency of the first and the last turns",
             (
-                "`constant` is an agent that remembers nothing: all of it is the host's. `remembering` is the framework's own "
-                "agent with its history in the session, which grows: `bare_…` is the same agent with its session kept in "
-                "process, without a host, `host_…` is the difference, and `host_ratio` that of the last turns by that of the first."
+                "`to_unstored` is `ratio` by that of turns in between which continue nothing and are not stored: what "
+                "happens to those is the machine. `constant` is an agent that remembers nothing: all of it is the host's. "
+                "`remembering` is the framework's own agent with its history in the session, which grows: `bare_…` is the "
+                "same agent with its session kept in process, without a host, `host_…` is the difference, and `host_ratio` "
+                "that of the last turns by that of the first."
             ),
         ),
         "many": (

@@ -175,16 +175,30 @@ def turn_text(number: int) -> str:
     return f"1 update is the answer to turn {number:06d}"
 
 
-def grow(chains: Mapping[StoreName, Chain], bare: BareSession | None, *, turns: int) -> list[float]:
-    """Make every chain longer by as many turns, turn by turn in turn; return the seconds of the bare agent's turns.
+@dataclass(slots=True)
+class Beside:
+    """What tells whether it is the machine that gets slower: turns that neither continue anything nor are stored.
 
-    Whatever else the machine does meanwhile meets all of them.
+    And the turns of the same agent without a host, if it is one that has more to do in every turn.
     """
-    alone: list[float] = []
+
+    client: Client
+    agent: BareSession | None
+    unstored: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+
+    def turn(self) -> None:
+        """Measure one more of each."""
+        text = turn_text(len(self.unstored))
+        body = {"model": "benchmark", "input": text, "store": False}
+        self.unstored.append(self.client.post("/v1/responses", body)[1])
+        if self.agent is not None:
+            self.bare.append(self.agent.turn(text))
+
+
+def grow(chains: Mapping[StoreName, Chain], beside: Beside, *, turns: int) -> None:
+    """Make every chain longer by as many turns, turn by turn in turn: what else the machine does meets all of them."""
     for _ in range(turns):
-        number = min(len(chain.seconds) for chain in chains.values())
         for chain in chains.values():
             chain.turn()
-        if bare is not None:
-            alone.append(bare.turn(turn_text(number)))
-    return alone
+        beside.turn()
