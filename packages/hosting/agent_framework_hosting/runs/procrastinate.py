@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -344,14 +345,25 @@ class ProcrastinateRunEngine:
     async def _give_signs(self) -> None:
         """Give signs of life, and look after the jobs of those who give none."""
         keeper = _Keeper(self._connector, self._stalled_after, self._beat)
+        async with asyncio.TaskGroup() as group:
+            # On its own: nothing that takes long may put off a sign of life.
+            group.create_task(self._repeat(keeper.give_sign), name="queue signs of life")
+            group.create_task(
+                self._repeat(lambda worker_id: keeper.tidy(worker_id, self._deliveries)), name="queue tidy"
+            )
+
+    async def _repeat(self, work: Callable[[int], Awaitable[None]]) -> None:
+        """Do the work for the worker with every beat."""
+        clock = asyncio.get_running_loop().time
         while True:
+            began = clock()
             worker_id = None if self._worker is None else self._worker.worker_id
             if worker_id is not None:
                 try:
-                    await keeper.round(worker_id, self._deliveries)
-                except Exception:  # the boundary of the task: the next sign must be given whatever it was
-                    logger.exception("A round of the queue failed, it is tried again")
-            await asyncio.sleep(self._beat)
+                    await work(worker_id)
+                except Exception:  # the boundary of the task: the next beat comes whatever it was
+                    logger.exception("Looking after the queue failed, it is tried again")
+            await asyncio.sleep(max(0.0, began + self._beat - clock()))
 
     async def _stop_signs(self) -> None:
         if self._beating is not None:
@@ -366,28 +378,44 @@ class _Keeper:
     def __init__(self, connector: QueueConnector, stalled_after: float, beat: float) -> None:
         self._connector = connector
         self._stalled_after = stalled_after
+        self._beat = beat
         self._clock = asyncio.get_running_loop().time
         # The others need time for their first sign, if all of them could not give one until now.
         self._quiet_until = self._clock() + 2 * beat
+        self._signed_at = self._clock()
         self._clean_at = self._clock()
         self._suspects: set[int] = set()
 
-    async def round(self, worker_id: int, deliveries: set[int]) -> None:
-        """Give a sign of life, and do what is due."""
+    async def give_sign(self, worker_id: int) -> None:
+        """Give a sign of life; if it is late, those of the others may be, too."""
         age = await self._connector.run(lambda connection: jobs.beat(connection, worker_id))
+        self._signed_at = self._clock()
         if age is None or age > self._stalled_after / 2:
-            # This process stood still, or the database was away: for the others' signs, too.
             self._quiet_until = self._clock() + self._stalled_after
-        if self._clock() >= self._quiet_until:
-            taken = await self._connector.run(lambda connection: jobs.take_over(connection, self._stalled_after))
-            if taken:
-                logger.warning("Jobs of dead workers were put back", extra={"job_ids": taken})
+
+    async def tidy(self, worker_id: int, deliveries: set[int]) -> None:
+        """Put back what dead workers have, and what got lost; clean up from time to time."""
+        # While no sign of its own gets through, that of another may not have, either.
+        is_late = self._clock() - self._signed_at > self._stalled_after / 2
+        if self._clock() >= self._quiet_until and not is_late:
+            await self._take_over()
         await self._find_lost(worker_id, deliveries)
         if self._clock() >= self._clean_at:
             self._clean_at = self._clock() + _CLEAN_SECONDS
             await self._connector.run(
                 lambda connection: jobs.clean(connection, keep_hours=KEEP_HOURS, keep_workers=_CLEAN_SECONDS)
             )
+
+    async def _take_over(self) -> None:
+        asked_at = time.monotonic()
+
+        def take_over(connection: sa.Connection) -> list[int]:
+            # In a thread, perhaps after waiting for a database that was away: then it is not the time any more.
+            has_waited = time.monotonic() - asked_at > self._beat
+            return [] if has_waited else jobs.take_over(connection, self._stalled_after)
+
+        if taken := await self._connector.run(take_over):
+            logger.warning("Jobs of dead workers were put back", extra={"job_ids": taken})
 
     async def _find_lost(self, worker_id: int, deliveries: set[int]) -> None:
         """Put back jobs that the worker took, but does not have; found twice, for others are on their way.
