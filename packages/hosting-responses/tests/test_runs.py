@@ -686,11 +686,11 @@ async def test_a_run_that_needs_a_session_and_has_none_fails() -> None:
 async def test_whoever_has_seen_an_event_can_get_the_state_that_it_announces(*, background: bool) -> None:
     agent = ScriptedAgent(["Hel", "lo"])
     async with live.serve(host_of(agent).app) as served:
-        seen = []
+        seen: list[tuple[str, str, str]] = []
         stream: Any = await served.client.responses.create(model="a", input="q", stream=True, background=background)
         async for event in stream:
             if hasattr(event, "response"):
-                stored = await served.client.responses.retrieve(event.response.id)
+                stored: Any = await served.client.responses.retrieve(event.response.id)
                 seen.append((event.type, event.response.status, stored.status))
         final = await served.client.responses.retrieve(event.response.id)
 
