@@ -102,8 +102,6 @@ class Draft:
             call_id = told.get("call_id")
             if isinstance(call_id, str):
                 self.calls.reserve([call_id])
-                if told["type"] == "shell_call_output":
-                    self.shell.answer(call_id)
             if isinstance(item, UnfinishedItem):
                 self._unfinished.append(item)
 
