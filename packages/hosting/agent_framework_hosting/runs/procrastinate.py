@@ -190,13 +190,13 @@ class ProcrastinateRunEngine:
         Raises:
             StoreUnavailable: the queue cannot be reached, and the run is not in this process.
         """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + grace
-        run = self._runs.get(key)
+        deadline = asyncio.get_running_loop().time() + grace
+        run, worker_id = self._runs.get(key), None
         if run is not None:
             await _let_start()
             run.cancel(gives_up=True)
-        worker_id = self._worker.worker_id if run is not None and self._worker is not None else None
+            worker_id = None if self._worker is None else self._worker.worker_id
+        is_elsewhere = False
         try:
             is_elsewhere = await self._database.run(
                 lambda connection: jobs.cancel(connection, key, except_of=worker_id)
@@ -204,13 +204,18 @@ class ProcrastinateRunEngine:
         except StoreUnavailable:
             if run is None:
                 raise
-            is_elsewhere = False
         if run is not None:
-            await asyncio.wait({run.task}, timeout=max(0.0, deadline - clock()))
-        while is_elsewhere and clock() < deadline:
-            await asyncio.sleep(min(_LOOK_SECONDS, max(0.0, deadline - clock())))
-            is_elsewhere = await self._database.run(lambda connection: jobs.find(connection, key)) is not None
-        return not is_elsewhere and (run is None or run.task.done())
+            await asyncio.wait({run.task}, timeout=_left(deadline))
+        has_ended = not is_elsewhere or await self._has_ended(key, deadline)
+        return has_ended and (run is None or run.task.done())
+
+    async def _has_ended(self, key: RunKey, deadline: float) -> bool:
+        """Wait until another process is done with the run, at most until `deadline`."""
+        while left := _left(deadline):
+            await asyncio.sleep(min(_LOOK_SECONDS, left))
+            if await self._database.run(lambda connection: jobs.find(connection, key)) is None:
+                return True
+        return False
 
     async def recover(self) -> None:
         """Begin to work, if this process does; what dead processes left is delivered by and by."""
@@ -429,6 +434,11 @@ class _Keeper:
         if lost:
             logger.warning("Jobs that were lost on their way were put back", extra={"job_ids": sorted(lost)})
             await self._connector.run(lambda connection: jobs.put_back_lost(connection, worker_id, lost))
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a time of the event loop."""
+    return max(0.0, deadline - asyncio.get_running_loop().time())
 
 
 async def _let_start() -> None:
