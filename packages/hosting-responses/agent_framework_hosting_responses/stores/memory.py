@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -12,6 +12,7 @@ from agent_framework_hosting.errors import AlreadyExists, StaleWrite
 from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
 from agent_framework_hosting.stores.memory import BoundedDict
 
+from ..protocol.json import JsonObject
 from .base import ConversationKey, Conversations, IdempotencyKey, ResponseRecord, UnknownConversation
 from .context import EMPTY, Context
 
@@ -167,17 +168,31 @@ def _without_removed(context: Context, depth: int, *, kept: Context) -> Context:
     if all(id(item) in live for node in nodes[depth:] for item in node.items):
         return context
     rebuilt = EMPTY
-    for level in reversed(range(len(nodes))):
-        node = nodes[level]
-        items = tuple(item for item in node.items if level < depth or id(item) in live)
+    for node in reversed(nodes[depth:]):
+        items = tuple(item for item in node.items if id(item) in live)
         removed = {item["id"] for item in node.items} - {item["id"] for item in items}
-        rebuilt = Context(
-            items,
-            parent=rebuilt,
-            response_id=node.response_id,
-            # Sessions of turns in the conversation may know the items, too.
-            has_session=node.has_session and level < depth,
-            approvals={key: asked for key, asked in node.approvals.items() if key not in removed},
-            call_ids=node.call_ids,
-        )
+        approvals = {key: asked for key, asked in node.approvals.items() if key not in removed}
+        # Sessions of turns in the conversation may know the items, too.
+        rebuilt = _on(rebuilt, node, items, has_session=False, approvals=approvals)
+    for node in reversed(nodes[:depth]):
+        rebuilt = _on(rebuilt, node, node.items, has_session=node.has_session, approvals=node.approvals)
     return rebuilt
+
+
+def _on(
+    parent: Context,
+    node: Context,
+    items: tuple[JsonObject, ...],
+    *,
+    has_session: bool,
+    approvals: Mapping[str, JsonObject],
+) -> Context:
+    """Return the node on another parent, with what is left of it."""
+    return Context(
+        items,
+        parent=parent,
+        response_id=node.response_id,
+        has_session=has_session,
+        approvals=approvals,
+        call_ids=node.call_ids,
+    )
