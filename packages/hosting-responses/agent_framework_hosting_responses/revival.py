@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from agent_framework_hosting.context import ChannelContext
+from agent_framework_hosting.errors import StaleWrite
 from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, RunKey
 
@@ -94,8 +95,11 @@ class Revival:
             await log.drop(key)
         elif record.status.is_terminal:
             attempt = Attempt(key, record.attempt)
-            told = await self._fence(attempt)
-            await log.append(attempt, () if told.is_terminal else epilogue(told, record.body), closes=True)
+            try:
+                told = await self._fence(attempt)
+                await log.append(attempt, () if told.is_terminal else epilogue(told, record.body), closes=True)
+            except StaleWrite:  # whoever stored the end, or another process that mends, has told it meanwhile
+                return
             logger.warning("The log of a run that had ended has been ended too", extra={"run_id": key.run_id})
 
     async def _begin(self, key: RunKey) -> tuple[ResponseRecord, Attempt] | None:
