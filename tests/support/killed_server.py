@@ -4,8 +4,9 @@ As a script this is a nursery: it loads everything once, and forks a server for 
 the loading (seconds) only once. `nursery.py` is the other end, and says what an order is. A server that is killed is a
 process that is killed: nothing of it is left but its files and its rows.
 
-Writes are transactions of `Database` that change something. They are named by the function that does the work, and
-counted for each request with what it starts. A request with the header `x-kill: MOMENT N NAME` ends the process at the
+Writes are transactions of `Database` that change something. They are named by the function that does the work, those
+that write a batch of events to a log by what the batch does to it (`open log`, `fence log`, `extend log`, `close log`), and counted
+for each request with what it starts. A request with the header `x-kill: MOMENT N NAME` ends the process at the
 n-th transaction of this name: `before` it, `inside` of it when everything is done but the commit, or `after` the commit
 when nobody knows of it yet. An order with such a `kill` does the same for what the server does of its own accord.
 """
@@ -27,6 +28,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
 import httpx2
@@ -52,6 +54,8 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting.runs import procrastinate  # before `Database` is replaced: the queue's writes are its own
+from agent_framework_hosting.runs.log_table import WriteBatch
 from agent_framework_hosting.sql import database, presence
 from agent_framework_hosting.types import HostStatePaths
 from agent_framework_hosting_responses import ResponsesChannel
@@ -91,13 +95,16 @@ class Journal:
 
 _journal: contextvars.ContextVar[Journal] = contextvars.ContextVar("journal")
 
+# What runs are executed for that come out of a queue, in a context of its own: whatever was asked for last.
+_last: list[Journal] = [Journal()]
+
 
 class KilledDatabase(database.Database):
     """A database that keeps the journal of each request, and kills the process where the journal says."""
 
     async def run(self, work: database.Work[ResultT], *, erases: bool = False) -> ResultT:
         """Run the transaction, or kill the process before, in, or after it."""
-        journal = _journal.get()
+        journal = _journal.get(_last[0])
         name = _name_of(work)
         moment = journal.begin(name)
         if moment == "before":
@@ -106,7 +113,8 @@ class KilledDatabase(database.Database):
         def watched(connection: sa.Connection) -> ResultT:
             _statements.has_written = False
             result = work(connection)
-            if _statements.has_written:
+            # A batch always writes, on PostgreSQL in a statement that looks like a query.
+            if _statements.has_written or isinstance(work, WriteBatch):
                 journal.writes.append(name)
             if moment == "inside":
                 _die()
@@ -128,6 +136,11 @@ def _name_of(work: Callable[..., object]) -> str:
     """Return the qualified name of a function, or of a callable object's class, without what is put in between."""
     while isinstance(work, functools.partial):
         work = work.func
+    if isinstance(work, WriteBatch):
+        if work.closes:
+            return "close log"
+        # Attempt 0 is whoever accepts a run, and a batch of nothing keeps earlier attempts from writing.
+        return "open log" if not work.attempt else "extend log" if work.entries else "fence log"
     named: Any = work if hasattr(work, "__qualname__") else type(work)
     return str(named.__qualname__).replace(".<locals>", "")
 
@@ -144,6 +157,13 @@ class QuickPresence(presence.Presence):
         super().__init__(database, beat=0.1, lease=0.3)
 
 
+class QuickEngine(procrastinate.ProcrastinateRunEngine):
+    """A queue whose workers count as dead soon after they have died."""
+
+    def __init__(self, url: sa.URL, **options: Any) -> None:
+        super().__init__(url, beat=0.2, stalled_after=1.0, **options)
+
+
 class Told(BaseChatClient[Any]):
     """A model that answers with the texts of all messages it was sent, as a JSON array, in two pieces."""
 
@@ -151,17 +171,30 @@ class Told(BaseChatClient[Any]):
         del options, kwargs
         text = json.dumps([message.text for message in messages])
         if stream:
-            return self._build_response_stream(_in_pieces(text))
+            return self._build_response_stream(self._pieces(text))
         return _answer(text)
+
+    async def _pieces(self, text: str) -> Any:
+        for piece in (text[:3], text[3:]):
+            yield ChatResponseUpdate(contents=[Content.from_text(piece)], role="assistant")
 
 
 async def _answer(text: str) -> ChatResponse[Any]:
     return ChatResponse(messages=[Message("assistant", [text])])
 
 
-async def _in_pieces(text: str) -> Any:
-    for piece in (text[:3], text[3:]):
-        yield ChatResponseUpdate(contents=[Content.from_text(piece)], role="assistant")
+class Held(Told):
+    """A model that stops in the middle of its answer, and writes into a file in which process it did."""
+
+    def __init__(self, order: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._held_in = Path(order["held_in"])
+        self._name = str(order["name"])
+
+    async def _pieces(self, text: str) -> Any:
+        yield ChatResponseUpdate(contents=[Content.from_text(text[:3])], role="assistant")
+        await asyncio.to_thread(self._held_in.write_text, self._name)
+        await asyncio.Event().wait()
 
 
 class Remember(Executor):
@@ -200,6 +233,8 @@ def _target(order: Mapping[str, Any]) -> Agent[Any] | Callable[[], Workflow]:
                 name="told",
                 context_providers=[FileHistoryProvider(order["histories"], source_id="files")],
             )
+        case "held":
+            return Agent(client=Held(order), name="told")
         case _:
             return Agent(client=Told(), name="told")
 
@@ -210,7 +245,6 @@ class App:
     def __init__(self, host: AgentFrameworkHost, store: database.Database | None) -> None:
         self._host = host
         self._store = store
-        self._last = Journal()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -219,14 +253,14 @@ class App:
             return
         request = Request(scope)
         if request.url.path == "/-/writes":
-            await JSONResponse(self._last.writes)(scope, receive, send)
+            await JSONResponse(_last[0].writes)(scope, receive, send)
         elif request.url.path == "/-/stored":
             await JSONResponse(await self._stored())(scope, receive, send)
         else:
             journal = Journal.read(request.headers.get("x-kill"))
             _journal.set(journal)
             if request.method != "GET":
-                self._last = journal
+                _last[0] = journal
             await self._host(scope, receive, send)
 
     async def _stored(self) -> list[str]:
@@ -254,7 +288,11 @@ class _Server(uvicorn.Server):
 
 def _serve(order: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """Serve until killed."""
-    _journal.set(Journal.read(order.get("kill")))
+    _last[0] = Journal.read(order.get("kill"))
+    _journal.set(_last[0])
+    if order.get("is_quick", True):
+        presence.Presence = QuickPresence  # type: ignore[misc, assignment]
+        procrastinate.ProcrastinateRunEngine = QuickEngine  # type: ignore[misc]
     options = {name: order[name] for name in ("state_dir", "database_url") if name in order}
     host = AgentFrameworkHost(_target(order), channels=[ResponsesChannel()], **options)
     listener = socket.socket()
@@ -272,7 +310,7 @@ async def _warm_up(directory: str) -> None:
         transport = httpx2.ASGITransport(host)
         async with host.lifespan(), httpx2.AsyncClient(transport=transport, base_url="http://warm") as client:
             conversation = (await client.post("/conversations", json={})).json()["id"]
-            for body in ({"stream": True}, {"conversation": conversation}):
+            for body in ({"stream": True}, {"stream": True, "background": True}, {"conversation": conversation}):
                 (await client.post("/responses", json={"input": "warm", **body})).raise_for_status()
 
 
@@ -327,8 +365,6 @@ def _tend() -> None:
 if __name__ == "__main__":
     # What a host makes for itself.
     database.Database = KilledDatabase  # type: ignore[misc]
-    presence.Presence = QuickPresence  # type: ignore[misc, assignment]
-    _journal.set(Journal())
     with tempfile.TemporaryDirectory() as scratch:
         asyncio.run(_warm_up(scratch))
     _tend()

@@ -1,0 +1,108 @@
+"""Two processes on one PostgreSQL database: what one of them was doing when it was killed, the other brings to an end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import wire
+from nursery import Nursery, nursery
+
+from agent_framework_hosting.sql.presence import BEAT, LEASE
+
+pytestmark = pytest.mark.behaviour("D6")
+
+SECONDS = 30.0
+PAUSE = 0.05
+
+
+@pytest.fixture(scope="module")
+def servers() -> Generator[dict[str, Nursery], None, None]:
+    """Where the two come from."""
+    with nursery() as one, nursery() as other:
+        yield {"one": one, "other": other}
+
+
+@pytest.fixture
+def opened() -> Generator[ExitStack, None, None]:
+    """What is closed after the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def client_of(url: str) -> httpx2.Client:
+    return httpx2.Client(base_url=url, timeout=SECONDS, trust_env=False, verify=False)
+
+
+def ended(client: httpx2.Client, response_id: str, *, within: float) -> Any:
+    """Return the response as soon as it is terminal."""
+    given_up = time.monotonic() + within
+    while (response := client.get(f"/v1/responses/{response_id}").json())["status"] in wire.RUNNING:
+        assert time.monotonic() < given_up, f"{response_id} is still {response['status']}."
+        time.sleep(PAUSE)
+    return response
+
+
+def followed(client: httpx2.Client, response_id: str) -> list[dict[str, Any]]:
+    """Return the events of a response from the first to the last, whenever that comes."""
+    return wire.parse_sse(client.get(f"/v1/responses/{response_id}", params={"stream": "true"}).content)
+
+
+def test_a_run_whose_process_is_killed_ends_on_another_within_the_lease(
+    servers: dict[str, Nursery], postgres_url: str, tmp_path: Path, opened: ExitStack
+) -> None:
+    held_in = tmp_path / "held_in"
+    clients = {
+        name: opened.enter_context(
+            # As fast as the product is: nothing is shortened for the test.
+            client_of(made.start(target="held", held_in=held_in, name=name, is_quick=False, database_url=postgres_url))
+        )
+        for name, made in servers.items()
+    }
+    accepted = clients["one"].post("/v1/responses", json={"input": "q", "background": True}).json()
+    given_up = time.monotonic() + SECONDS
+    while not (held_in.exists() and held_in.read_text()):
+        assert time.monotonic() < given_up, "Nobody runs it."
+        time.sleep(PAUSE)
+    runner = held_in.read_text()
+    (survivor,) = clients.keys() - {runner}
+
+    with ThreadPoolExecutor(1) as readers:
+        reader = readers.submit(followed, clients[survivor], accepted["id"])
+        servers[runner].kill()
+        response = ended(clients[survivor], accepted["id"], within=LEASE + BEAT)
+        told = reader.result(SECONDS)
+
+    wire.check_stream(told)
+    assert told[-1]["response"] == response
+    assert response["status"] == "failed"
+    assert [item["status"] for item in response["output"]] == ["incomplete"]
+    assert followed(clients[survivor], accepted["id"]) == told
+    servers[survivor].kill()
+
+
+def test_a_run_that_was_accepted_and_not_yet_queued_is_run_by_another(
+    servers: dict[str, Nursery], postgres_url: str, opened: ExitStack
+) -> None:
+    one, other = (
+        opened.enter_context(client_of(made.start(target="agent", database_url=postgres_url)))
+        for made in servers.values()
+    )
+
+    with pytest.raises(httpx2.TransportError):
+        one.post("/v1/responses", json={"input": "q", "background": True}, headers={"x-kill": "after 1 open log"})
+
+    servers["one"].await_death()
+    (response_id,) = other.get("/-/stored").json()
+    response = ended(other, response_id, within=SECONDS)
+    told = followed(other, response_id)
+    wire.check_stream(told)
+    assert told[-1]["response"] == response
+    assert response["status"] == "completed"
+    servers["other"].kill()
