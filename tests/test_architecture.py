@@ -16,6 +16,8 @@ MODULES = sorted(
     path
     for package in ("hosting/agent_framework_hosting", "hosting-responses/agent_framework_hosting_responses")
     for path in (ROOT / "packages" / package).rglob("*.py")
+    # What Alembic runs: as long as the schema is, and tested by upgrading databases (test_schema.py).
+    if path.parent.name not in {"migrations", "versions"}
 )
 MOST_LINES_OF_A_MODULE = 400
 MOST_LINES_OF_A_FUNCTION = 50
