@@ -27,12 +27,19 @@ class Counting(Database):
 
     is_away = False
     transactions = 0
+    # Set: the outcome of the next transaction is kept back until the second event.
+    delay: tuple[asyncio.Event, asyncio.Event] | None = None
 
     async def run(self, work: Work[ResultT], *, erases: bool = False) -> ResultT:
         self.transactions += 1
         if self.is_away:
             raise StoreUnavailable("away")
-        return await super().run(work, erases=erases)
+        delay, self.delay = self.delay, None
+        result = await super().run(work, erases=erases)
+        if delay is not None:
+            delay[0].set()
+            await delay[1].wait()
+        return result
 
 
 @pytest.fixture
@@ -79,7 +86,8 @@ async def test_readers_in_the_same_process_ask_the_database_once_each(log: SqlRu
     await log.append(FIRST, [entry(51, "completed")], closes=True)
     found = [await reader.end() for reader in readers]
 
-    assert here.transactions - before == 51
+    # And once more, when the process begins to listen (PostgreSQL).
+    assert here.transactions - before <= 52
     assert [[int(data) for _, data in one] for one in found] == [list(range(52))] * 10
 
 
@@ -142,6 +150,25 @@ async def test_a_reader_that_falls_behind_gets_everything(log: SqlRunLog) -> Non
     assert slow == await fast.end()
     assert [int(data) for _, data in slow] == list(range(len(slow)))
     assert len(slow) > 4 * WINDOW
+
+
+@pytest.mark.parametrize("is_followed", [True, False], ids=["followed", "first reader"])
+async def test_what_is_written_while_a_reader_begins_is_not_missed(
+    log: SqlRunLog, here: Counting, is_followed: bool
+) -> None:
+    await log.append(FIRST, [entry(0, "created")])
+    other = Reader(log) if is_followed else None
+    if other is not None:
+        await other.has(1)
+    has_read, may_go_on = here.delay = asyncio.Event(), asyncio.Event()
+    reader = Reader(log, after=0)
+    await has_read.wait()
+
+    await log.append(FIRST, [entry(1, "completed")], closes=True)
+    may_go_on.set()
+
+    assert await reader.end() == [entry(1, "completed")]
+    assert other is None or len(await other.end()) == 2
 
 
 async def test_a_reader_does_not_notice_that_the_database_is_away_for_a_while(

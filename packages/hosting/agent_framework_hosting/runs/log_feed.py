@@ -139,16 +139,17 @@ class LogFeeds:
                 if entries:
                     position += len(entries)
                     yield entries
-                elif feed.is_ended and position >= feed.head:
-                    return
-                elif self._is_stopped:
-                    raise StoreUnavailable("This process follows no logs any more.")
-                elif not await feed.more(idle):
-                    yield ()
+                elif position >= feed.head:  # else the feed has grown while an older page was on its way
+                    if feed.is_ended:
+                        return
+                    if self._is_stopped:
+                        raise StoreUnavailable("This process follows no logs any more.")
+                    if not await feed.more(idle):
+                        yield ()
                 found = feed.after(position)
                 if found is None:
                     page = await self._read(key, position)
-                    if page is None:
+                    if page is None or not page.entries:  # erased meanwhile
                         return
                     found = page.entries
                 entries = found

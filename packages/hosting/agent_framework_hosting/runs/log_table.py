@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.dml import ReturningInsert
 
 from ..errors import StaleWrite
 from ..isolation import Partition
@@ -97,41 +99,17 @@ class WriteBatch:
         if self.tried is not None and self._is_written(connection, self.tried):
             return self.tried
         where = {"in_partition": self.key.partition, "of_run": self.key.run_id}
-        head = connection.execute(
-            self.statements.advance,
-            {
-                "partition": self.key.partition,
-                "run_id": self.key.run_id,
-                "attempt": self.attempt,
-                "next_position": len(self.entries),
-                "closed_at": self.stored_at if self.closes else None,
-                "stored_at": self.stored_at,
-            },
-        ).scalar_one_or_none()
+        head = self.statements.write(connection, self)
         if head is None:
             state = connection.execute(_STATE, where).one_or_none()
             is_closed = state is None or state.closed_at is not None
             raise StaleWrite(
                 "The log of this run is closed." if is_closed else "A later attempt writes to the log of this run."
             )
-        base = int(head) - len(self.entries)
+        base = head - len(self.entries)
         if base < self.least or (self.expected is not None and base != self.expected):
             raise StaleWrite("The log of this run is not the one that this attempt has written to.")
         self.tried = base
-        if self.entries:
-            connection.execute(
-                _ADD,
-                [
-                    {
-                        "partition": self.key.partition,
-                        "run_id": self.key.run_id,
-                        "position": position,
-                        "kind": kind,
-                        "data": data,
-                    }
-                    for position, (kind, data) in enumerate(self.entries, base)
-                ],
-            )
         return base
 
     def _is_written(self, connection: sa.Connection, base: int) -> bool:
@@ -149,9 +127,10 @@ class LogStatements:
     """What is said differently to different databases."""
 
     def __init__(self, database: Database) -> None:
-        insert = database.insert(run_logs)
+        # Bound by name: as part of another statement an insert has no columns to take its values from.
+        insert = database.insert(run_logs).values({column: sa.bindparam(f"new_{column.name}") for column in run_logs.c})
         new = insert.excluded
-        self.advance = insert.on_conflict_do_update(
+        self._advance = insert.on_conflict_do_update(
             index_elements=[_log.partition, _log.run_id],
             set_={
                 "attempt": new.attempt,
@@ -160,7 +139,57 @@ class LogStatements:
                 "stored_at": new.stored_at,
             },
             where=sa.and_(_log.attempt <= new.attempt, _log.closed_at.is_(None)),
-        ).returning(_log.next_position)
+        ).returning(_log.partition, _log.run_id, _log.next_position)
+        # PostgreSQL is asked once per batch: what a batch costs there are the round trips.
+        self._write = None if database.is_sqlite else _one_statement(self._advance)
+
+    def write(self, connection: sa.Connection, batch: WriteBatch) -> int | None:
+        """Write a batch at the end of its log; return where that is now, `None` if the batch must not be written."""
+        values = {
+            "new_partition": batch.key.partition,
+            "new_run_id": batch.key.run_id,
+            "new_attempt": batch.attempt,
+            "new_next_position": len(batch.entries),
+            "new_closed_at": batch.stored_at if batch.closes else None,
+            "new_stored_at": batch.stored_at,
+        }
+        if self._write is not None and batch.entries:
+            kinds, contents = zip(*batch.entries, strict=True)
+            where = {"count": len(batch.entries), "kinds": list(kinds), "contents": list(contents)}
+            return connection.execute(self._write, {**values, **where}).scalar_one_or_none()
+        row = connection.execute(self._advance, values).one_or_none()
+        if row is None:
+            return None
+        head: int = row.next_position
+        if batch.entries:
+            where = {"partition": batch.key.partition, "run_id": batch.key.run_id}
+            entries = enumerate(batch.entries, head - len(batch.entries))
+            connection.execute(
+                _ADD,
+                [{**where, "position": position, "kind": kind, "data": data} for position, (kind, data) in entries],
+            )
+        return head
+
+
+def _one_statement(advance: ReturningInsert[str, str, int]) -> sa.Select[int]:
+    """Return PostgreSQL's statement that advances a log and adds the events to it."""
+    log = advance.cte("log")
+    entry = (
+        sa.func.unnest(
+            sa.bindparam("kinds", type_=postgresql.ARRAY(sa.Text)),
+            sa.bindparam("contents", type_=postgresql.ARRAY(sa.LargeBinary)),
+        )
+        .table_valued("kind", "data", with_ordinality="number", name="entry")
+        .render_derived()
+    )
+    position = log.c.next_position - sa.bindparam("count", type_=sa.Integer) + entry.c.number - 1
+    added = sa.insert(run_events).from_select(
+        ["partition", "run_id", "position", "kind", "data"],
+        sa.select(log.c.partition, log.c.run_id, position, entry.c.kind, entry.c.data).select_from(
+            log.join(entry, sa.true())
+        ),
+    )
+    return sa.select(log.c.next_position).add_cte(added.cte("added"))
 
 
 def read_page(connection: sa.Connection, *, key: RunKey, position: int) -> Page | None:

@@ -110,6 +110,8 @@ class Notifier:
                 try:
                     if connection is None:
                         connection = await self._connect()
+                        # A hint need not survive a power cut: without this it waits for the disk like a commit of data.
+                        await connection.execute("SET synchronous_commit = off")
                     await self._send_news(connection)
                 except (psycopg.Error, StoreUnavailable, OSError):
                     if connection is not None:
