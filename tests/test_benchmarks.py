@@ -1,4 +1,4 @@
-"""The benchmark of the host runs, its report is whole, and what it says of bytes holds on any machine."""
+"""The benchmarks run, their reports are whole, and what they say of bytes holds on any machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -16,26 +16,52 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs CPU affinity and CPU clocks of other processes")
 
 
+Tables: TypeAlias = dict[str, list[dict[str, Any]]]
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Markdown report of a quick run; its JSON lies beside it."""
-    output = tmp_path_factory.mktemp("benchmark") / "host.md"
-    command = [sys.executable, str(ROOT / "benchmarks" / "host.py"), "--quick", "--output", str(output)]
+    """The Markdown report of a quick run of the benchmark of the host; its JSON lies beside it."""
+    return run_quickly("host.py", tmp_path_factory.mktemp("benchmark"))
+
+
+@pytest.fixture(scope="module")
+def tables(report: Path) -> Tables:
+    return read_tables(report)
+
+
+@pytest.fixture(scope="module")
+def state_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Markdown report of a quick run of the benchmark of stored turns; its JSON lies beside it."""
+    return run_quickly("state.py", tmp_path_factory.mktemp("benchmark"))
+
+
+@pytest.fixture(scope="module")
+def state_tables(state_report: Path) -> Tables:
+    return read_tables(state_report)
+
+
+def run_quickly(script: str, directory: Path) -> Path:
+    output = (directory / script).with_suffix(".md")
+    command = [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--output", str(output)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == output.read_text(encoding="utf-8").strip()
     return output
 
 
-@pytest.fixture(scope="module")
-def tables(report: Path) -> dict[str, list[dict[str, Any]]]:
-    tables: dict[str, list[dict[str, Any]]] = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
+def read_tables(report: Path) -> Tables:
+    tables: Tables = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
     return tables
+
+
+def titles(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("## ")]
 
 
 @pytest.mark.behaviour("B11")
 def test_a_text_delta_takes_less_than_300_bytes_however_long_the_answer_is(
-    tables: dict[str, list[dict[str, Any]]],
+    tables: Tables,
 ) -> None:
     sizes = {row["deltas"]: row for row in tables["sizes"]}
 
@@ -47,7 +73,7 @@ def test_a_text_delta_takes_less_than_300_bytes_however_long_the_answer_is(
 
 
 def test_every_answer_is_measured_for_every_server_and_number_of_callers(
-    tables: dict[str, list[dict[str, Any]]],
+    tables: Tables,
 ) -> None:
     answers = {(kind, callers) for kind in ("one-shot", "stream-50", "stream-500") for callers in (1, 16, 64)}
     answers.add(("stream-5000", 1))
@@ -58,7 +84,7 @@ def test_every_answer_is_measured_for_every_server_and_number_of_callers(
     }
 
 
-def test_costs_and_ratios_are_numbers_above_zero(tables: dict[str, list[dict[str, Any]]]) -> None:
+def test_costs_and_ratios_are_numbers_above_zero(tables: Tables) -> None:
     measured = [row["measured"] for row in tables["aims"]]
     measured += [row[figure] for row in tables["ratios"] for figure in ("throughput", "cpu", "overhead")]
     measured += [row[figure] for row in tables["absolute"] for figure in ("answers_per_s", "cpu_us_per_answer")]
@@ -66,7 +92,7 @@ def test_costs_and_ratios_are_numbers_above_zero(tables: dict[str, list[dict[str
     assert all(math.isfinite(figure) and figure > 0 for figure in measured), measured
 
 
-def test_no_delta_shares_its_write_with_many_others(tables: dict[str, list[dict[str, Any]]]) -> None:
+def test_no_delta_shares_its_write_with_many_others(tables: Tables) -> None:
     shared = [
         row["events_per_write"] for row in tables["absolute"] if row["server"] == "host" and "stream" in row["answer"]
     ]
@@ -80,7 +106,7 @@ def test_the_report_shows_every_table_and_how_it_was_made(
 ) -> None:
     text = report.read_text(encoding="utf-8")
 
-    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+    assert titles(text) == [
         "## Aims",
         "## Ratios, host to bare Starlette",
         "## One delta more",
@@ -90,4 +116,63 @@ def test_the_report_shows_every_table_and_how_it_was_made(
     ]
     assert text.count("\n| ") >= sum(len(tables[name]) for name in ("aims", "ratios", "further_deltas", "absolute"))
     assert "uv run benchmarks/host.py --quick" in text
+    assert str(ROOT) not in text
+
+
+@pytest.mark.behaviour("A11")
+def test_what_a_turn_stores_does_not_grow_with_the_turns_before_it(state_tables: Tables) -> None:
+    sizes = state_tables["bytes"]
+
+    assert {(row["agent"], row["kind"], row["store"]) for row in sizes} == {
+        (agent, kind, store)
+        for agent in ("constant", "remembering")
+        for kind in ("chain", "conversation")
+        for store in ("sqlite", "postgresql")
+    }
+    assert all(0.9 < row["ratio"] < 1.1 for row in sizes), sizes
+
+
+def test_stored_turns_of_every_kind_are_measured_in_every_store(state_tables: Tables) -> None:
+    stores = ("memory", "sqlite", "postgresql")
+
+    assert {(row["turn"], row["callers"], row["store"]) for row in state_tables["throughput"]} == {
+        (kind, callers, store)
+        for kind in ("one-shot", "stream", "conversation")
+        for callers in (1, 16)
+        for store in stores
+    }
+    assert [row["store"] for row in state_tables["many"]] == [*stores, "unstored"]
+    measured = [row[figure] for row in state_tables["throughput"] for figure in ("turns_per_s", "ratio", "cpu_us")]
+    measured += [row[figure] for row in state_tables["latency"] for figure in ("first_ms", "last_ms", "ratio")]
+    assert all(math.isfinite(figure) and figure > 0 for figure in measured), measured
+
+
+def test_retention_leaves_less_than_there_was(state_tables: Tables) -> None:
+    for row in state_tables["retention"]:
+        stored_in_all = row["responses_before"] + row["turns_meanwhile"]
+        assert row["responses_after"] < stored_in_all - row["responses_before"] // 2, row
+
+
+def test_whether_aims_are_held_is_computed_from_the_figures(state_report: Path, state_tables: Tables) -> None:
+    results = read_tables(ROOT / "benchmarks" / "results" / "state.md")
+
+    # Their wording names the number of turns.
+    assert [row["aim"] for row in results["aims"]] == [row["aim"] for row in state_tables["aims"]]
+    for row in (*state_tables["aims"], *results["aims"]):
+        sign, aim = row["aim"].split()
+        is_held = row["measured"] >= float(aim) if sign == "≥" else row["measured"] <= float(aim)
+        assert row["verdict"] == ("held" if is_held else "missed"), row
+    assert state_report.read_text(encoding="utf-8").count("| held") == sum(
+        row["verdict"] == "held" for row in state_tables["aims"]
+    )
+
+
+def test_the_report_of_stored_turns_shows_every_table_and_how_it_was_made(state_report: Path) -> None:
+    text = state_report.read_text(encoding="utf-8")
+    committed = (ROOT / "benchmarks" / "results" / "state.md").read_text(encoding="utf-8")
+
+    assert titles(text) == titles(committed)
+    assert "`uv run benchmarks/state.py --quick`" in text
+    assert "`uv run benchmarks/state.py`" in committed, "the committed figures are those of a full run"
+    assert "fsync on" in committed
     assert str(ROOT) not in text
