@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from msgspec.structs import replace
 
-from agent_framework_hosting.errors import StaleWrite
+from agent_framework_hosting.errors import StaleWrite, StoreUnavailable
 from agent_framework_hosting.runs.base import RunKey, RunStatus
 
 from .protocol.resources import lost_response
@@ -36,8 +36,8 @@ class OwnedResponses(ResponseStore, Protocol):
         """Return at most `limit` running responses of the process."""
         ...
 
-    async def hand_over(self, key: RunKey, *, owner: str) -> None:
-        """Make `owner` the process that is responsible for a running response."""
+    async def hand_over(self, key: RunKey, *, owner: str, to: str) -> bool:
+        """Make `to` responsible for a running response of `owner`; `False` if it is not the owner's any more."""
         ...
 
 
@@ -93,20 +93,20 @@ class Recovery:
         for owner in dead | (owners - others if is_start else set()):
             # One look: what is handed over may still be found under the same name when it is this process's.
             for key in await self._responses.running_of(owner, limit=_AT_ONCE):
-                await self._take_over(key)
-                ended += 1
+                ended += await _attempt(self._take_over(key, owner=owner), key)
             await self._conversations.release(owner)
         if self._logs is not None and self._mend is not None:
             for key in await self._logs.silent(seconds=0 if is_start else _SILENCE, limit=_AT_ONCE):
-                await self._mend(key)
+                await _attempt(self._mend(key), key)
         return ended
 
-    async def _take_over(self, key: RunKey) -> None:
+    async def _take_over(self, key: RunKey, *, owner: str) -> None:
         record = await self._responses.get(key)
         if self._restart is not None and record is not None and record.is_background:
             # Whoever starts it has it from now on: if this process dies too, the run is found again.
-            await self._responses.hand_over(key, owner=self._owner)
-            await self._restart(key)
+            # Of two processes that find it at once, one has it.
+            if await self._responses.hand_over(key, owner=owner, to=self._owner):
+                await self._restart(key)
         else:
             await self._end(key)
 
@@ -121,3 +121,15 @@ class Recovery:
         except StaleWrite:  # another process recovers too
             return
         logger.warning("A response whose process died has been ended as failed", extra={"run_id": key.run_id})
+
+
+async def _attempt(work: Awaitable[None], key: RunKey) -> bool:
+    """Do the work and return whether it succeeded: one run that cannot be taken over must not keep the others waiting."""
+    try:
+        await work
+    except StoreUnavailable:
+        raise
+    except Exception:
+        logger.exception("A run could not be taken over, it is tried again", extra={"run_id": key.run_id})
+        return False
+    return True

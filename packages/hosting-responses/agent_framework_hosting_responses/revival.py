@@ -69,7 +69,8 @@ class Revival:
         record, attempt = begun
         told = await self._fence(attempt)
         is_repeated = attempt.number > 1
-        if record.request is None or (is_repeated and not (self.may_repeat(record) and attempt.number <= MAX_ATTEMPTS)):
+        may_run = self.may_repeat(record) and attempt.number <= MAX_ATTEMPTS and told.can_complete
+        if record.request is None or (is_repeated and not may_run):
             logger.warning("A lost run has been ended as failed", extra={"run_id": key.run_id})
             turn = self._failed(record, told, _LOST)
         else:

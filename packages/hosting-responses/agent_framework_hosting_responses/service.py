@@ -212,6 +212,8 @@ class ResponsesService:
 
     async def result(self, started: Started) -> bytes:
         """Wait for the end of the run and return the terminal Response object as JSON."""
+        if started.turn is None and started.status.is_terminal:
+            return started.body
         async with aclosing(started.log.follow(started.record.key)) as batches:
             async for _ in batches:
                 pass

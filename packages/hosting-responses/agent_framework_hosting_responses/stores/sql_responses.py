@@ -55,7 +55,7 @@ _BEGIN = (
 )
 _HAND_OVER = (
     sa.update(responses)
-    .where(_THIS, _IS_LIVE, IS_RUNNING)
+    .where(_THIS, responses.c.owner == sa.bindparam("old_owner"), _IS_LIVE, IS_RUNNING)
     .values(owner=sa.bindparam("new_owner"))
     .returning(responses.c.conversation_id)
 )
@@ -335,15 +335,20 @@ class SqlResponseStore:
         rows = await self._database.run(lambda connection: connection.execute(_OWNERS).scalars().all())
         return set(rows)
 
-    async def hand_over(self, key: RunKey, *, owner: str) -> None:
-        """Make `owner` responsible for a running response and for the lock of its conversation."""
+    async def hand_over(self, key: RunKey, *, owner: str, to: str) -> bool:
+        """Make `to` responsible for a running response of `owner`, and for the lock of its conversation.
 
-        def work(connection: sa.Connection) -> None:
-            row = connection.execute(_HAND_OVER, {"p": key.partition, "r": key.run_id, "new_owner": owner}).first()
+        `False` if it is not the owner's any more.
+        """
+        names = {**_names(key), "old_owner": owner, "new_owner": to}
+
+        def work(connection: sa.Connection) -> bool:
+            row = connection.execute(_HAND_OVER, names).first()
             if row is not None and row.conversation_id is not None:
-                sql_turns.hand_over(connection, _runner_names(key, row.conversation_id), owner=owner)
+                sql_turns.hand_over(connection, _runner_names(key, row.conversation_id), owner=to)
+            return row is not None
 
-        await self._database.run(work)
+        return await self._database.run(work)
 
     async def running_of(self, owner: str, *, limit: int) -> Sequence[RunKey]:
         """Return at most `limit` running responses of the process, the oldest first."""
