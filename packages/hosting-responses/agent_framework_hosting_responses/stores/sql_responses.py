@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from agent_framework_hosting.errors import AlreadyExists, StaleWrite, StoreError
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
+from agent_framework_hosting.runs.log_table import forget_all
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.base import Retention, StoreStats
 from agent_framework_hosting.stores.sql import erase_session
@@ -505,4 +506,6 @@ def _prune(connection: sa.Connection, *, retention: Retention, now: float, limit
     keys = {RunKey(Partition(row.partition), RunId(row.id)): row.has_session for row in rows}
     if keys:
         _erase(connection, list(keys), sessions=[key for key, has_session in keys.items() if has_session])
+        # Their logs have the text, too, and may be younger than what their own store forgets.
+        forget_all(connection, keys=list(keys))
     return list(keys)
