@@ -134,25 +134,11 @@ class LogFeeds:
             if page is None or not self._is_readable(page.state):
                 return
             self._load(feed, page.state)
-            entries = page.entries
-            while True:
-                if entries:
-                    position += len(entries)
-                    yield entries
-                elif position >= feed.head:  # else the feed has grown while an older page was on its way
-                    if feed.is_ended:
-                        return
-                    if self._is_stopped:
-                        raise StoreUnavailable("This process follows no logs any more.")
-                    if not await feed.more(idle):
-                        yield ()
-                found = feed.after(position)
-                if found is None:
-                    page = await self._read(key, position)
-                    if page is None or not page.entries:  # erased meanwhile
-                        return
-                    found = page.entries
-                entries = found
+            entries: Sequence[LogEntry] | None = page.entries or await self._next(feed, position, idle)
+            while entries is not None:
+                yield entries
+                position += len(entries)
+                entries = await self._next(feed, position, idle)
         finally:
             self._leave(feed)
 
@@ -218,6 +204,23 @@ class LogFeeds:
         self._wanted.clear()
         for feed in self._feeds.values():
             feed.wake()
+
+    async def _next(self, feed: Feed, position: int, idle: float | None) -> Sequence[LogEntry] | None:
+        """Return what comes at `position`, nothing after `idle` silent seconds, `None` at the end."""
+        while True:
+            # Before every wait: the feed may have grown while something older was on its way from the database.
+            found = feed.after(position)
+            if found is None:
+                page = await self._read(feed.key, position)
+                return None if page is None else page.entries or None  # erased meanwhile
+            if found:
+                return found
+            if feed.is_ended:
+                return None
+            if self._is_stopped:
+                raise StoreUnavailable("This process follows no logs any more.")
+            if not await feed.more(idle):
+                return ()
 
     def _join(self, key: RunKey) -> Feed:
         feed = self._feeds.get(key)
