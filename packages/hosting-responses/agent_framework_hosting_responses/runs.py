@@ -50,8 +50,8 @@ class Turn:
     """One response while it runs in this process.
 
     `session` is a private copy of the one stored as `session_key`. `waiting` counts the requests that wait for the answer.
-    `opened` is set when the log has its first events, or never will. `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt or writes the
-    end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
+    `opened` is set when the log has its first events, or never will. `untold` are events that the encoder has made and the
+    log does not have yet. Whoever begins an attempt or writes the end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
     """
 
     record: ResponseRecord
@@ -303,8 +303,7 @@ class ResponseRuns:
         if turn.record.is_background:
             turn.untold += turn.encoder.start()
             await self._save(turn, attempt, RunStatus.IN_PROGRESS)
-            await turn.log.append(attempt, turn.untold)
-            turn.untold.clear()
+            await _tell(turn, attempt)
         try:
             async with asyncio.timeout(self._run_timeout) as limit:
                 await self._stream(turn, attempt)
@@ -379,7 +378,7 @@ class ResponseRuns:
         status = RunStatus(turn.encoder.status)
         has_session = turn.has_session and status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
         await self._save(turn, attempt, status, has_session=has_session)
-        await turn.log.append(attempt, turn.untold, closes=True)
+        await _tell(turn, attempt, closes=True)
         turn.is_told = True
         self._turns.pop(turn.key, None)
 
@@ -399,6 +398,13 @@ class ResponseRuns:
         # Whoever has taken over meanwhile has put a later state here.
         _require_right(turn, attempt)
         turn.record = record
+
+
+async def _tell(turn: Turn, attempt: Attempt, *, closes: bool = False) -> None:
+    """Append what the log does not have yet."""
+    # Taken out first: a log has them from here on, also if this is cancelled while it writes, and must not get them twice.
+    events, turn.untold = turn.untold, []
+    await turn.log.append(attempt, events, closes=closes)
 
 
 def _require_right(turn: Turn, attempt: Attempt) -> None:

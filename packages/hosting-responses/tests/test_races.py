@@ -500,3 +500,36 @@ def test_a_channel_is_refused_by_a_second_host() -> None:
     assert first.app is first.app
     with pytest.raises(ConfigurationError, match="make one for each"):
         _ = second.app
+
+
+class HesitantLog(MemoryRunLog):
+    """Takes the events of the begin at once, and says so only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_taken = asyncio.Event()
+
+    async def append(self, attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
+        await super().append(attempt, entries, closes=closes)
+        if any(kind == "response.in_progress" for kind, _ in entries) and not self.has_taken.is_set():
+            self.has_taken.set()
+            await asyncio.Event().wait()
+
+
+async def test_a_run_that_is_cancelled_while_its_begin_is_told_tells_it_once() -> None:
+    log = HesitantLog()
+    service = ResponsesService(context_of(ScriptedAgent(["never"]), log=log))
+
+    started = await service.create({"input": "q", "background": True, "stream": True})
+    await asyncio.wait_for(log.has_taken.wait(), SECONDS)
+    response_id = str(json.loads(started.body)["id"])
+    await asyncio.wait_for(service.cancel(response_id), SECONDS)
+    events = [json.loads(data) for _, data in await log.entries(started.record.key)]
+
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert [event["type"] for event in events] == [
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.failed",
+    ]
