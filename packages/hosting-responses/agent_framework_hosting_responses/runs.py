@@ -9,6 +9,7 @@ appended, and it closes the log; nothing is written by an attempt that is no lon
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 # An agent that never suspends would keep its readers from being served; longer than this it must not hold the loop.
 _LONGEST_HOLD = 0.001
+
+# A run that is cancelled may be begun by another process at the same moment, but not again and again.
+_MOST_TAKEOVERS = 3
 
 _OVER_TIME = "The run exceeded its time limit."
 _SHUT_DOWN = "The server was shut down before the run ended."
@@ -198,14 +202,17 @@ class ResponseRuns:
         if key in self._turns:
             await self.cancel(key)
             return
-        # First the store, so that nothing the other process still does counts.
-        turn = await self._revival.ended(key)
-        if turn is None or turn.attempt is None:
-            return
-        turn.untold += turn.encoder.cancel()
-        async with turn.ending:
-            await self._write_end(turn, turn.attempt)
-        await turn.engine.cancel(key, grace=self._cancel_grace)
+        # Not the store first: whoever is just about to begin the run would take it for lost, and end it as failed.
+        await self._context.durable_engine.cancel(key, grace=self._cancel_grace)
+        for _ in range(_MOST_TAKEOVERS):
+            turn = await self._revival.ended(key)
+            if turn is None or turn.attempt is None:
+                return
+            turn.untold += turn.encoder.cancel()
+            with contextlib.suppress(StaleWrite, LeaseLost):  # begun by somebody else meanwhile
+                async with turn.ending:
+                    await self._write_end(turn, turn.attempt)
+                return
 
     async def settle(self, key: RunKey) -> None:
         """Wait until an end that is stored already has been told, if this process has the run."""
@@ -264,6 +271,7 @@ class ResponseRuns:
         except BaseException:
             if turn.is_handed_back:
                 raise
+            _note_cancellation(turn)
             # A store failed, the run was cancelled between two writes, or the agent raised what is no `Exception`.
             ending = turn.encoder.cancel if turn.is_given_up else turn.encoder.fail
             await _uninterrupted(self._end_somehow(turn, ending))
@@ -311,6 +319,7 @@ class ResponseRuns:
             raise
         except (Exception, asyncio.CancelledError) as error:
             _require_right(turn, attempt)
+            _note_cancellation(turn)
             if _is_cancelled() and turn.engine.is_draining and self._revival.may_repeat(turn.record):
                 # Whoever executes the run next goes on from what is told by now.
                 turn.is_handed_back = not turn.is_given_up
@@ -426,6 +435,11 @@ def _ending(turn: Turn, error: BaseException, *, is_over_time: bool) -> Sequence
         return turn.encoder.fail(message=_SHUT_DOWN)
     # Here also an agent that gives up because something it waited for was cancelled.
     return turn.encoder.fail(message=_OVER_TIME if is_over_time else "The agent failed to answer.")
+
+
+def _note_cancellation(turn: Turn) -> None:
+    """A shared engine cancels a run because somebody asked for it, in whichever process, unless it stops itself."""
+    turn.is_given_up |= _is_cancelled() and turn.engine.is_shared and not turn.engine.is_draining
 
 
 def _is_cancelled() -> bool:

@@ -27,7 +27,14 @@ CONVERSATION = ConversationKey(SHARED, ConversationId("conv_1"))
 
 
 def running(name: str, *, owner: str, partition: Partition = SHARED, conversation: str | None = None) -> ResponseRecord:
-    body: dict[str, object] = {"id": name, "status": "in_progress", "output": [], "error": None, "service_tier": "auto", "usage": None}
+    body: dict[str, object] = {
+        "id": name,
+        "status": "in_progress",
+        "output": [],
+        "error": None,
+        "service_tier": "auto",
+        "usage": None,
+    }
     return ResponseRecord(
         key=RunKey(partition, RunId(name)),
         status=RunStatus.IN_PROGRESS,
