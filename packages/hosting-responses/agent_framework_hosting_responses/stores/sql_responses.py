@@ -266,12 +266,8 @@ class SqlResponseStore:
             return None
 
         def begin(connection: sa.Connection) -> int | None:
-            row = connection.execute(_BEGIN, {**_names(key), "new_owner": owner}).first()
-            if row is None:
-                return None
-            if row.conversation_id is not None:
-                sql_turns.hand_over(connection, _runner_names(key, row.conversation_id), owner=owner)
-            return int(row.attempt)
+            row = _own(connection, _BEGIN, key, {"new_owner": owner})
+            return None if row is None else int(row.attempt)
 
         number = await self._database.run(begin)
         return None if number is None else Attempt(key, number)
@@ -341,15 +337,8 @@ class SqlResponseStore:
 
         `False` if it is not the owner's any more.
         """
-        names = {**_names(key), "old_owner": owner, "new_owner": to}
-
-        def work(connection: sa.Connection) -> bool:
-            row = connection.execute(_HAND_OVER, names).first()
-            if row is not None and row.conversation_id is not None:
-                sql_turns.hand_over(connection, _runner_names(key, row.conversation_id), owner=to)
-            return row is not None
-
-        return await self._database.run(work)
+        owners = {"old_owner": owner, "new_owner": to}
+        return await self._database.run(lambda connection: _own(connection, _HAND_OVER, key, owners)) is not None
 
     async def running_of(self, owner: str, *, limit: int) -> Sequence[RunKey]:
         """Return at most `limit` running responses of the process, the oldest first."""
@@ -430,6 +419,14 @@ class SqlResponseStore:
             "notes": encode_notes(context.all_approvals(), context.all_call_ids()),
         }
         connection.execute(self._insert, tombstone)
+
+
+def _own(connection: sa.Connection, update: sa.UpdateBase, key: RunKey, owners: Mapping[str, str]) -> Any:
+    """Make `new_owner` responsible for a running response and for the lock of its conversation; return what changed."""
+    row = connection.execute(update, {**_names(key), **owners}).first()
+    if row is not None and row.conversation_id is not None:
+        sql_turns.hand_over(connection, _runner_names(key, row.conversation_id), owner=owners["new_owner"])
+    return row
 
 
 def _names(key: RunKey) -> dict[str, object]:
