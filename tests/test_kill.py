@@ -49,7 +49,7 @@ WRITES = {
     "SqlResponseStore._create": "create",
     "SqlResponseStore.begin.begin": "begin",
     "SqlResponseStore.save.save": "save",
-    "SqlResponseStore.hand_over.work": "hand over",
+    "SqlResponseStore.hand_over.<lambda>": "hand over",
     "SqlResponseStore.delete.delete": "delete",
     "forget": "forget log",
     "lock": "lock",

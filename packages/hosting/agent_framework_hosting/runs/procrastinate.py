@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final, TypeVar
@@ -387,23 +386,23 @@ class _Keeper:
         self._clock = asyncio.get_running_loop().time
         # The others need time for their first sign, if all of them could not give one until now.
         self._quiet_until = self._clock() + 2 * beat
-        self._signed_at = self._clock()
         self._clean_at = self._clock()
         self._suspects: set[int] = set()
 
     async def give_sign(self, worker_id: int) -> None:
         """Give a sign of life; if it is late, those of the others may be, too."""
-        age = await self._connector.run(lambda connection: jobs.beat(connection, worker_id))
-        self._signed_at = self._clock()
-        if age is None or age > self._stalled_after / 2:
-            self._quiet_until = self._clock() + self._stalled_after
+
+        def sign(connection: sa.Connection) -> None:
+            if self._is_late(jobs.beat(connection, worker_id)):
+                # Before the sign can be seen: who takes over looks first whether its own is there.
+                self._quiet_until = self._clock() + self._stalled_after
+
+        await self._connector.run(sign)
 
     async def tidy(self, worker_id: int, deliveries: set[int]) -> None:
         """Put back what dead workers have, and what got lost; clean up from time to time."""
-        # While no sign of its own gets through, that of another may not have, either.
-        is_late = self._clock() - self._signed_at > self._stalled_after / 2
-        if self._clock() >= self._quiet_until and not is_late:
-            await self._take_over()
+        if self._clock() >= self._quiet_until:
+            await self._take_over(worker_id)
         await self._find_lost(worker_id, deliveries)
         if self._clock() >= self._clean_at:
             self._clean_at = self._clock() + _CLEAN_SECONDS
@@ -411,16 +410,18 @@ class _Keeper:
                 lambda connection: jobs.clean(connection, keep_hours=KEEP_HOURS, keep_workers=_CLEAN_SECONDS)
             )
 
-    async def _take_over(self) -> None:
-        asked_at = time.monotonic()
-
+    async def _take_over(self, worker_id: int) -> None:
         def take_over(connection: sa.Connection) -> list[int]:
-            # In a thread, perhaps after waiting for a database that was away: then it is not the time any more.
-            has_waited = time.monotonic() - asked_at > self._beat
-            return [] if has_waited else jobs.take_over(connection, self._stalled_after)
+            # While no sign of its own gets through, that of another may not have, either.
+            if self._is_late(jobs.silence(connection, worker_id)) or self._clock() < self._quiet_until:
+                return []
+            return jobs.take_over(connection, self._stalled_after)
 
         if taken := await self._connector.run(take_over):
             logger.warning("Jobs of dead workers were put back", extra={"job_ids": taken})
+
+    def _is_late(self, age: float | None) -> bool:
+        return age is None or age > self._stalled_after / 2
 
     async def _find_lost(self, worker_id: int, deliveries: set[int]) -> None:
         """Put back jobs that the worker took, but does not have; found twice, for others are on their way.

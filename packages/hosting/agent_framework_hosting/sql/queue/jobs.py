@@ -164,14 +164,23 @@ def held_by(connection: sa.Connection, worker_id: int) -> set[int]:
     return {row["id"] for row in rows}
 
 
-def beat(connection: sa.Connection, worker_id: int) -> float | None:
-    """Write a sign of life; return the seconds since the last one, `None` if the worker was forgotten meanwhile."""
+def silence(connection: sa.Connection, worker_id: int) -> float | None:
+    """Return the seconds since the worker's last sign of life, `None` if it was forgotten; keep it so until the end.
+
+    The end is that of the transaction.
+    """
     rows = ask(
         connection,
-        "SELECT extract(epoch FROM now() - last_heartbeat)::float AS age FROM procrastinate_workers "
+        "SELECT extract(epoch FROM clock_timestamp() - last_heartbeat)::float AS age FROM procrastinate_workers "
         "WHERE id = %(worker)s FOR UPDATE",
         {"worker": worker_id},
     )
+    return float(rows[0]["age"]) if rows else None
+
+
+def beat(connection: sa.Connection, worker_id: int) -> float | None:
+    """Write a sign of life; return what `silence` was until then."""
+    age = silence(connection, worker_id)
     # Procrastinate's own query does nothing for a worker that was forgotten, which then could not fetch a job any more.
     ask(
         connection,
@@ -179,7 +188,7 @@ def beat(connection: sa.Connection, worker_id: int) -> float | None:
         "ON CONFLICT (id) DO UPDATE SET last_heartbeat = now()",
         {"worker": worker_id},
     )
-    return float(rows[0]["age"]) if rows else None
+    return age
 
 
 def take_over(connection: sa.Connection, stalled_after: float) -> list[int]:
