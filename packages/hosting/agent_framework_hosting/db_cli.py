@@ -8,27 +8,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import re
-import sys
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from .directories import SESSIONS
+from .commands import add_place, age, count, opened, said, say
 from .errors import ConfigurationError
 from .retention import prune_all
-from .state import DATABASE_VARIABLE, postgres_database, sqlite_database
+from .state import DATABASE_VARIABLE
 from .stores.base import Prunable, Retention, StoreStats
 
 if TYPE_CHECKING:  # optional dependencies
     from .sql.database import Database
-    from .sql.file import DatabaseFile
-
-_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
 def add_actions(db: argparse.ArgumentParser) -> None:
@@ -40,18 +32,14 @@ def add_actions(db: argparse.ArgumentParser) -> None:
         ("stats", _stats, "print what there is, and how much of it"),
     ):
         action = actions.add_parser(name, help=text)
-        place = action.add_mutually_exclusive_group()
-        place.add_argument("--state-dir", metavar="PATH", help="the host's state_dir, or its directory of sessions")
-        place.add_argument(
-            "--database-url", metavar="URL", help=f"postgresql://…; default: the environment's {DATABASE_VARIABLE}"
-        )
+        add_place(action)
         action.set_defaults(command=command)
         if name == "prune":
             action.add_argument(
-                "--max-age", type=_age, metavar="AGE", help="erase what is older: seconds, or 90m, 12h, 30d"
+                "--max-age", type=age, metavar="AGE", help="erase what is older: seconds, or 90m, 12h, 30d"
             )
             action.add_argument(
-                "--max-entries", type=_count, metavar="N", help="keep the newest N entries of each store"
+                "--max-entries", type=count, metavar="N", help="keep the newest N entries of each store"
             )
         if name == "stats":
             action.add_argument("--json", action="store_true", help="print JSON")
@@ -64,7 +52,7 @@ def add_actions(db: argparse.ArgumentParser) -> None:
 
 
 def _upgrade(options: argparse.Namespace) -> None:
-    with _opened(options, exclusive=True) as database:
+    with opened(options, exclusive=True) as database:
         from .sql import prepare, schema  # noqa: PLC0415  optional dependency
 
         with prepare.clear_errors(database.url):
@@ -73,7 +61,7 @@ def _upgrade(options: argparse.Namespace) -> None:
             after = _revisions(database)
     for name, revision in after.items():
         was = before[name]
-        _say(f"{name:<12} {revision}" if was == revision else f"{name:<12} {was or 'nothing'} -> {revision}")
+        say(f"{name:<12} {revision}" if was == revision else f"{name:<12} {was or 'nothing'} -> {revision}")
 
 
 def _prune(options: argparse.Namespace) -> None:
@@ -90,7 +78,7 @@ def _prune(options: argparse.Namespace) -> None:
         return list(zip(erased, [await store.stats() for store in stores], strict=True))
 
     for erased, stats in _with_stores(options, retention, prune):
-        _say(f"{stats.name:<16} {erased} erased, {stats.entries} left")
+        say(f"{stats.name:<16} {erased} erased, {stats.entries} left")
 
 
 def _stats(options: argparse.Namespace) -> None:
@@ -99,17 +87,17 @@ def _stats(options: argparse.Namespace) -> None:
 
     found, disk = _with_stores(options, Retention(), measure)
     if options.json:
-        _say(json.dumps({"stores": [asdict(stats) for stats in found], "disk_bytes": disk}, indent=2))
+        say(json.dumps({"stores": [asdict(stats) for stats in found], "disk_bytes": disk}, indent=2))
         return
-    _say(f"{'store':<16} {'entries':>10} {'bytes':>14}  oldest")
+    say(f"{'store':<16} {'entries':>10} {'bytes':>14}  oldest")
     for stats in found:
-        _say(f"{stats.name:<16} {stats.entries:>10} {stats.bytes:>14}  {_said(stats.oldest)}")
-    _say(f"{'on disk':<16} {'':>10} {disk:>14}")
+        say(f"{stats.name:<16} {stats.entries:>10} {stats.bytes:>14}  {said(stats.oldest)}")
+    say(f"{'on disk':<16} {'':>10} {disk:>14}")
 
 
 def _copy(options: argparse.Namespace) -> None:
     to = argparse.Namespace(state_dir=None, database_url=options.database_url)
-    with _opened(options, exclusive=True) as source, _opened(to) as target:
+    with opened(options, exclusive=True) as source, opened(to) as target:
         from .sql import prepare, schema  # noqa: PLC0415  optional dependency
         from .sql.copying import copy_rows  # noqa: PLC0415
 
@@ -118,15 +106,15 @@ def _copy(options: argparse.Namespace) -> None:
         prepare.check(target, parts)
         with prepare.clear_errors(target.url), source.engine.connect() as rows, target.engine.begin() as into:
             copied = copy_rows(rows, into, parts)
-    for table, count in copied.items():
-        _say(f"{table:<28} {count}")
+    for table, rows_of_table in copied.items():
+        say(f"{table:<28} {rows_of_table}")
 
 
 def _with_stores(
     options: argparse.Namespace, retention: Retention, work: Callable[[Database, Sequence[Prunable]], Awaitable[Any]]
 ) -> Any:
     """Return what `work` returns for the stores of every installed package."""
-    with _opened(options) as database:
+    with opened(options) as database:
         from .sql import prepare, schema  # noqa: PLC0415  optional dependency
 
         parts = schema.installed_parts()
@@ -136,37 +124,6 @@ def _with_stores(
             return await work(database, [store for part in parts for store in part.stores(database, retention)])
 
         return asyncio.run(run())
-
-
-@contextmanager
-def _opened(options: argparse.Namespace, *, exclusive: bool = False) -> Generator[Database, None, None]:
-    """Open the database that the options name; `exclusive` keeps hosts away from a SQLite file meanwhile."""
-    database, file = _find(options)
-    if file is not None and exclusive:
-        file.acquire()
-    try:
-        database.open()
-        yield database
-    finally:
-        database.close_now()
-        if file is not None:
-            file.release()
-
-
-def _find(options: argparse.Namespace) -> tuple[Database, DatabaseFile | None]:
-    if options.state_dir is None:
-        url: str | None = options.database_url or os.environ.get(DATABASE_VARIABLE)
-        if not url:
-            raise ConfigurationError(f"Name the database: --state-dir, --database-url or {DATABASE_VARIABLE}.")
-        return postgres_database(url), None
-    root = Path(options.state_dir)
-    for directory in (root / SESSIONS, root):
-        database, file = sqlite_database(directory)
-        if file.path.is_file():
-            return database, file
-    raise ConfigurationError(
-        f"There is no database in {root}: a host makes it there when it starts for the first time."
-    )
 
 
 def _revisions(database: Database) -> dict[str, str | None]:
@@ -185,29 +142,3 @@ async def _disk(database: Database) -> int:
         return sum(file.stat().st_size for file in files if file.exists())
     query = "SELECT pg_database_size(current_database())"
     return await database.run(lambda connection: int(connection.exec_driver_sql(query).scalar_one()))
-
-
-def _age(text: str) -> float:
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: write 3600, 90m, 12h or 30d")
-    return float(match[1]) * _UNITS[match[2] or "s"]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of entries")
-    return int(text)
-
-
-def _said(age: float | None) -> str:
-    if age is None:
-        return "-"
-    minutes, hours, days = int(age // 60), int(age // 3_600), int(age // 86_400)
-    if days:
-        return f"{days}d {hours % 24}h"
-    return f"{hours}h {minutes % 60}m" if hours else f"{minutes}m {int(age % 60)}s"
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")

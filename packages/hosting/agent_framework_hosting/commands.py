@@ -1,0 +1,97 @@
+"""What the commands on a database have in common: the flags that name it, and how ages are read and written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .directories import SESSIONS
+from .errors import ConfigurationError
+from .state import DATABASE_VARIABLE, postgres_database, sqlite_database
+
+if TYPE_CHECKING:  # optional dependencies
+    from .sql.database import Database
+    from .sql.file import DatabaseFile
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+
+
+def add_place(action: argparse.ArgumentParser) -> None:
+    """Give a command the flags that name a database."""
+    place = action.add_mutually_exclusive_group()
+    place.add_argument("--state-dir", metavar="PATH", help="the host's state_dir, or its directory of sessions")
+    place.add_argument(
+        "--database-url", metavar="URL", help=f"postgresql://…; default: the environment's {DATABASE_VARIABLE}"
+    )
+
+
+@contextmanager
+def opened(options: argparse.Namespace, *, exclusive: bool = False) -> Generator[Database, None, None]:
+    """Open the database that the options name; `exclusive` keeps hosts away from a SQLite file meanwhile.
+
+    Raises:
+        ConfigurationError: they name none, or one that cannot be used.
+    """
+    database, file = _find(options)
+    if file is not None and exclusive:
+        file.acquire()
+    try:
+        database.open()
+        yield database
+    finally:
+        database.close_now()
+        if file is not None:
+            file.release()
+
+
+def _find(options: argparse.Namespace) -> tuple[Database, DatabaseFile | None]:
+    if options.state_dir is None:
+        url: str | None = options.database_url or os.environ.get(DATABASE_VARIABLE)
+        if not url:
+            raise ConfigurationError(f"Name the database: --state-dir, --database-url or {DATABASE_VARIABLE}.")
+        return postgres_database(url), None
+    root = Path(options.state_dir)
+    for directory in (root / SESSIONS, root):
+        database, file = sqlite_database(directory)
+        if file.path.is_file():
+            return database, file
+    raise ConfigurationError(
+        f"There is no database in {root}: a host makes it there when it starts for the first time."
+    )
+
+
+def age(text: str) -> float:
+    """Return the seconds that a flag says: `3600`, `90m`, `12h`, `30d`."""
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: write 3600, 90m, 12h or 30d")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def count(text: str) -> int:
+    """Return the number that a flag says."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of entries")
+    return int(text)
+
+
+def said(seconds: float | None) -> str:
+    """Write an age for people, in its two largest units."""
+    if seconds is None:
+        return "-"
+    minutes, hours, days = int(seconds // 60), int(seconds // 3_600), int(seconds // 86_400)
+    if days:
+        return f"{days}d {hours % 24}h"
+    return f"{hours}h {minutes % 60}m" if hours else f"{minutes}m {int(seconds % 60)}s"
+
+
+def say(line: str) -> None:
+    """Print a line."""
+    sys.stdout.write(line + "\n")
