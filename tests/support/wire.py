@@ -115,8 +115,7 @@ def _check_output(response: schema.Response) -> None:
                 at=f"output[{index}].status",
                 message=f"{states[index]!r} in a response that is {response.status}",
             )
-        # What a lost attempt left stays incomplete when a second one completes the response; then whole items follow.
-        if response.status == "completed" and "completed" not in states[index + 1 :]:
+        if response.status == "completed":
             rule(holds=states[index] != "incomplete", at=f"output[{index}].status", message="incomplete in completed")
     reason = response.incomplete_details and response.incomplete_details.reason
     if reason in {"max_output_tokens", "content_filter"} and states and states[-1] is not None:
@@ -189,14 +188,15 @@ def _check_lifecycle(kind: str, response: JsonObject) -> None:
         rule(holds=response["output"] == [], at="response.output", message=f"not empty in {kind}")
 
 
-def check_stream(events: list[JsonObject]) -> None:
+def check_stream(events: list[JsonObject], *, earlier_items: int = 0) -> None:
     """Check a whole stream from `response.created` to the terminal event: every event, and their order.
 
-    A resumed stream is checked together with the events before it.
+    A resumed stream is checked together with the events before it. The first `earlier_items` are of attempts that were
+    lost: they are told, but are no part of the answer that a later attempt has given.
     """
     for event in events:
         check_event(event)
-    wire_stream.check_order(events)
+    wire_stream.check_order(events, earlier_items=earlier_items)
 
 
 def parse_sse(raw: bytes) -> list[JsonObject]:

@@ -5,9 +5,11 @@ they return. A new message item begins where the framework itself begins a new m
 another author, another role.
 
 A run whose process died may get a second attempt. Its encoder goes on where the first one's log ends: it closes what is
-open there, and its answer holds the items of both. So an answer that is `completed` may begin with items that are
-`incomplete`: the end says how the last attempt ended, an item says whether it is whole. Usage counts the last attempt
-only; what the others used is not in the log.
+open there, and tells its own items with the numbers and indexes that follow. What the first attempt said stays in the
+stream, where it was told, but is no part of an answer that a later one gives from the start: nobody shall read it twice,
+or run a call that was asked for twice. So the `output` of that answer has fewer items than the stream. A response that
+gets no answer, because it failed or was cancelled, keeps what was said. Usage counts the last attempt only; what the
+others used is not in the log.
 
 Source: contract §2, §3.
 """
@@ -60,13 +62,16 @@ class ResponseEncoder:
         clock: Callable[[], int] = _now,
         events: bool = True,
         earlier: Replay = Replay(),  # noqa: B008  frozen
+        kept_items: int = 0,
     ) -> None:
         """Prepare to write the answer into a copy of `response`, the whole body of contract §2.1.
 
         Its status is `queued` in the background and `in_progress` in the foreground. `clock` returns Unix
         seconds. Without `events` the same response is built and every method returns an empty list.
 
-        After an attempt that was lost, `earlier` is what it told. The Response that it told counts, not `response`.
+        After an attempt that was lost, `earlier` is what it told. The Response that it told counts, not `response`. A
+        run that goes on where the earlier one was, instead of starting again, says by `kept_items` how many of its first
+        items belong to the answer.
 
         Raises:
             EncoderStateError: the earlier attempt told the end.
@@ -75,6 +80,7 @@ class ResponseEncoder:
             raise EncoderStateError("The response has ended already.")
         told = earlier.response or response
         self._earlier = earlier
+        self._kept_items = kept_items
         self._base: JsonObject = {name: value for name, value in told.items() if name != "output"}
         self._status = str(told["status"])
         self._clock = clock
@@ -181,6 +187,7 @@ class ResponseEncoder:
         close_calls(draft, item_status)
         draft.hosted.close()
         write_undecided_calls(draft, item_status)
+        draft.output.leave_out(range(self._kept_items, len(self._earlier.items)))
         if reason is None:
             self._end("completed", completed_at=self._clock(), usage=self._usage.body)
         else:

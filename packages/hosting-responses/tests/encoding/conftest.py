@@ -39,6 +39,12 @@ class Encoded:
     events: list[dict[str, Any]]
     encoder: ResponseEncoder
     entries: list[tuple[str, bytes]] = field(default_factory=list)
+    earlier_items: int = 0
+
+    @property
+    def left_out(self) -> int:
+        """How many items, the first ones, have been told and are not in the final output."""
+        return self.earlier_items if self.response["status"] in {"completed", "incomplete"} else 0
 
     @property
     def kinds(self) -> list[str]:
@@ -116,6 +122,7 @@ def run_encoder(
     background: bool = False,
     body: dict[str, Any] | None = None,
     after: Sequence[tuple[str, bytes]] = (),
+    kept_items: int = 0,
     **options: Any,
 ) -> Encoded:
     """Run the encoder; `after` the events of a lost attempt, which are the first of the result then."""
@@ -127,6 +134,7 @@ def run_encoder(
         clock=lambda: 1767225601,
         events=events,
         earlier=replay(after),
+        kept_items=kept_items,
     )
     written = encoder.open() + encoder.start()
     for update in updates:
@@ -135,7 +143,7 @@ def run_encoder(
     entries = [*after, *written]
     parsed = [json.loads(data) for _, data in entries]
     assert [kind for kind, _ in entries] == [event["type"] for event in parsed]
-    return Encoded(parsed, encoder, entries)
+    return Encoded(parsed, encoder, entries, len(replay(after).items) - kept_items)
 
 
 def judge_stream(encoded: Encoded, *, strict: bool = True) -> None:
@@ -162,7 +170,7 @@ def judge_items(encoded: Encoded) -> None:
     assert [event["output_index"] for event in added] == list(range(len(added)))
     assert sorted(event["output_index"] for event in done) == list(range(len(added)))
     in_order = [event["item"] for event in sorted(done, key=lambda event: event["output_index"])]
-    assert in_order == encoded.events[-1]["response"]["output"]
+    assert in_order[encoded.left_out :] == encoded.events[-1]["response"]["output"]
     ids = [item["id"] for item in in_order]
     assert len(set(ids)) == len(ids)
     assert [event["item"]["id"] for event in added] == ids

@@ -176,21 +176,32 @@ def test_a_run_that_was_never_begun_can_be_ended(encode: Any, body: Any) -> None
 
 
 @pytest.mark.behaviour("B8")
-def test_the_answer_of_a_second_attempt_holds_the_items_of_both_and_is_completed(encode: Any, say: Any) -> None:
+@pytest.mark.parametrize(("reason", "status"), [(None, "completed"), ("length", "incomplete")])
+def test_the_answer_of_a_second_attempt_is_all_of_the_answer(
+    reason: str | None, status: str, encode: Any, say: Any, judge: Any
+) -> None:
     lost = encode(say("whole", message_id="m1"), say("half", message_id="m2"), background=True).entries[:-4]
 
-    resumed = encode(say("again"), after=lost)
+    resumed = encode(say("again", finish_reason=reason), after=lost)
 
-    assert resumed.response["status"] == "completed"
-    assert [(item["content"][0]["text"], item["status"]) for item in resumed.output] == [
-        ("whole", "completed"),
-        ("half", "incomplete"),
-        ("again", "completed"),
-    ]
-    assert [event["output_index"] for event in resumed.events if event["type"] == "response.output_item.added"] == [
-        0,
-        1,
-        2,
+    assert resumed.response["status"] == status
+    assert [(item["content"][0]["text"], item["status"]) for item in resumed.output] == [("again", status)]
+    added = [event for event in resumed.events if event["type"] == "response.output_item.added"]
+    assert [event["output_index"] for event in added] == [0, 1, 2]
+
+
+@pytest.mark.behaviour("B8")
+def test_an_attempt_that_goes_on_in_the_middle_keeps_what_it_was_told_to(encode_only: Any, say: Any) -> None:
+    lost = encode_only(*[say(text, message_id=text) for text in ("one", "two", "half")], background=True).entries[:-4]
+
+    resumed = encode_only(say("three"), after=lost, kept_items=1)
+
+    assert resumed.text == "onethree"
+    assert [event["item"]["status"] for event in resumed.events if event["type"].endswith("item.done")] == [
+        "completed",
+        "completed",
+        "incomplete",
+        "completed",
     ]
 
 
@@ -212,7 +223,7 @@ def test_a_third_attempt_goes_on_after_two_that_were_lost(encode: Any, say: Any)
 
 
 @pytest.mark.parametrize("has_events", [True, False])
-def test_the_encoded_body_is_the_response_of_both_attempts(has_events: bool, encode: Any, say: Any, body: Any) -> None:
+def test_the_encoded_body_is_the_response(has_events: bool, encode: Any, say: Any, body: Any) -> None:
     lost = encode(say("whole", message_id="m1"), say("half", message_id="m2")).entries[:-4]
     encoder = ResponseEncoder(body(), earlier=replay(lost), events=has_events)
     assert len(json.loads(encoder.encoded)["output"]) == 1
@@ -220,7 +231,7 @@ def test_the_encoded_body_is_the_response_of_both_attempts(has_events: bool, enc
     events = encoder.open() + encoder.start() + encoder.feed(say("again")) + encoder.complete()
 
     assert bool(events) is has_events
-    assert len(json.loads(encoder.encoded)["output"]) == 3
+    assert len(json.loads(encoder.encoded)["output"]) == 1
     assert json.loads(encoder.encoded) == encoder.response
 
 
@@ -247,10 +258,11 @@ def test_ids_of_the_first_attempt_are_not_used_again(encode: Any, send: Any) -> 
     resumed = encode(*updates, client_tools=frozenset({"client"}), after=lost.entries[:-1])
 
     half = len(lost.output)
-    assert resumed.output[:half] == lost.output
-    identities = [(item["type"], item.get("call_id") or item["id"]) for item in resumed.output]
+    assert len(resumed.output) == half
+    told = [event["item"] for event in resumed.events if event["type"] == "response.output_item.done"]
+    identities = [(item["type"], item.get("call_id") or item["id"]) for item in told]
     assert len(set(identities)) == len(identities) == 2 * half
-    call_ids = {item["type"]: item["call_id"] for item in resumed.output[half:] if "call_id" in item}
+    call_ids = {item["type"]: item["call_id"] for item in resumed.output if "call_id" in item}
     assert resumed.encoder.minted_call_ids[call_ids["custom_tool_call"]] == "x1"
     assert resumed.encoder.minted_call_ids[call_ids["function_call"]] == "c1"
 
@@ -267,8 +279,9 @@ def test_an_output_is_still_that_of_its_call_when_both_get_another_id(encode: An
 
     resumed = encode(*updates, after=whole[:cut])
 
-    calls = [item["call_id"] for item in resumed.output if item["type"] == "shell_call"]
-    outputs = [item["call_id"] for item in resumed.output if item["type"] == "shell_call_output"]
+    told = [event["item"] for event in resumed.events if event["type"] == "response.output_item.done"]
+    calls = [item["call_id"] for item in told if item["type"] == "shell_call"]
+    outputs = [item["call_id"] for item in told if item["type"] == "shell_call_output"]
     assert calls[0] == "s1"
     assert calls[1:] == outputs
     assert outputs != ["s1"]

@@ -5,7 +5,7 @@ Source: contract §2.4, §3.2, §3.6.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -85,6 +85,12 @@ class Output:
     def write(self, item: JsonObject) -> None:
         """Announce and finish an item that has no life in between."""
         self.finish(self.add(item), item)
+
+    def leave_out(self, indexes: Iterable[int]) -> None:
+        """Take items out of the final output, which have been told; nobody else gets their indexes."""
+        for index in indexes:
+            self._items[index] = None
+            self._encoded[index] = b""
 
     @property
     def items(self) -> list[JsonObject]:
