@@ -50,16 +50,17 @@ class PortableRequest(msgspec.Struct, frozen=True, kw_only=True):
             }
         )
 
-    @contextmanager
-    def current(self) -> Generator[None, None, None]:
-        """Make its isolation keys and its trace the current ones."""
-        keys = set_current_isolation_keys(self.isolation)
-        trace = trace_context.attach(propagate.extract(self.trace))
-        try:
-            yield
-        finally:
-            trace_context.detach(trace)
-            reset_current_isolation_keys(keys)
+
+@contextmanager
+def on_behalf(isolation: IsolationKeys, trace: Mapping[str, str]) -> Generator[None, None, None]:
+    """Make the keys current, and the trace that was carried here, if one was."""
+    keys = set_current_isolation_keys(isolation)
+    span = trace_context.attach(propagate.extract(trace))
+    try:
+        yield
+    finally:
+        trace_context.detach(span)
+        reset_current_isolation_keys(keys)
 
 
 class _Stored(msgspec.Struct, kw_only=True):

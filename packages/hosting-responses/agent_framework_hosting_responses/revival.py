@@ -16,7 +16,7 @@ from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, RunKey
 
 from .history import History
-from .portable import PortableRequest
+from .portable import PortableRequest, on_behalf
 from .protocol.epilogue import epilogue
 from .protocol.errors import RequestError
 from .protocol.ids import new_id
@@ -115,7 +115,7 @@ class Revival:
 
     async def _rebuilt(self, record: ResponseRecord, stored: bytes, told: Replay) -> Turn:
         portable = PortableRequest.decode(stored)
-        with portable.current():
+        with on_behalf(portable.isolation, portable.trace):
             try:
                 request = parse_request(
                     portable.body,
@@ -124,7 +124,7 @@ class Revival:
                     new_id=new_id,
                 )
                 continuation = await self._history.resolve(request, record.key.partition)
-                return await self._turns.rebuild(
+                turn = await self._turns.rebuild(
                     record,
                     request,
                     # The items as they were stored: their ids have been told.
@@ -136,6 +136,8 @@ class Revival:
                 # It was accepted once: what it continues has been deleted, or this process serves another target.
                 logger.exception("A stored request cannot be run any more", extra={"run_id": record.key.run_id})
                 return self._failed(record, told, _UNFIT)
+            turn.trace = portable.trace
+            return turn
 
     def _failed(self, record: ResponseRecord, told: Replay, message: str) -> Turn:
         turn = self._turns.remnant(record, isolation=IsolationKeys(), told=told)

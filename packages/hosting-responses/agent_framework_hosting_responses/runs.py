@@ -27,11 +27,12 @@ from agent_framework_hosting.hooks import (
     ChannelStreamUpdateHook,
     apply_response_hook,
 )
-from agent_framework_hosting.isolation import IsolationKeys, reset_current_isolation_keys, set_current_isolation_keys
+from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog, RunStatus
 from agent_framework_hosting.stores.base import SessionKey
 from agent_framework_hosting.types import ChannelRequest, HostedRunResult
 
+from .portable import on_behalf
 from .protocol.encoder import ResponseEncoder
 from .protocol.json import JsonObject
 from .stores.base import ResponseRecord, ResponseStore
@@ -54,8 +55,9 @@ class Turn:
     """One response while it runs in this process.
 
     `session` is a private copy of the one stored as `session_key`. `waiting` counts the requests that wait for the answer.
-    `opened` is set when the log has its first events, or never will. `untold` are events that the encoder has made and the
-    log does not have yet. Whoever begins an attempt or writes the end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
+    `trace` is the caller's, if the run was accepted by another process. `opened` is set when the log has its first events,
+    or never will. `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt
+    or writes the end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
     """
 
     record: ResponseRecord
@@ -70,6 +72,7 @@ class Turn:
     session_key: SessionKey | None = None
     attempt: Attempt | None = None
     waiting: int = 1
+    trace: Mapping[str, str] = field(default_factory=dict)
     has_session: bool = field(default=False, init=False)
     is_given_up: bool = field(default=False, init=False)
     is_handed_back: bool = field(default=False, init=False)
@@ -245,12 +248,11 @@ class ResponseRuns:
             if turn is None:
                 return
             self._turns[key] = turn
-        token = set_current_isolation_keys(turn.isolation)
         watch = None if self._run_timeout is None else asyncio.create_task(self._watch(turn, self._run_timeout))
         try:
-            await self._run(turn)
+            with on_behalf(turn.isolation, turn.trace):
+                await self._run(turn)
         finally:
-            reset_current_isolation_keys(token)
             if watch is not None:
                 watch.cancel()
                 await asyncio.wait({watch})

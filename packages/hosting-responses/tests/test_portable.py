@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from agent_framework_hosting import IsolationKeys, get_current_isolation_keys
-from agent_framework_hosting_responses.portable import PortableRequest
+from agent_framework_hosting_responses.portable import PortableRequest, on_behalf
 
 BODIES: list[dict[str, Any]] = [
     {"input": "hello"},
@@ -32,7 +32,8 @@ def test_a_request_comes_out_as_it_went_in(body: dict[str, Any]) -> None:
 def test_whoever_runs_it_does_so_for_its_creator(keys: IsolationKeys) -> None:
     stored = PortableRequest.of({"input": "q"}, keys).encoded
 
-    with PortableRequest.decode(stored).current():
+    request = PortableRequest.decode(stored)
+    with on_behalf(request.isolation, request.trace):
         assert get_current_isolation_keys() == keys
     assert get_current_isolation_keys() is None
 
@@ -42,7 +43,8 @@ def test_the_trace_of_the_request_goes_on() -> None:
     with trace.use_span(NonRecordingSpan(span)):
         stored = PortableRequest.of({"input": "q"}, IsolationKeys()).encoded
 
-    with PortableRequest.decode(stored).current():
+    request = PortableRequest.decode(stored)
+    with on_behalf(request.isolation, request.trace):
         found = trace.get_current_span().get_span_context()
     assert (found.trace_id, found.span_id) == (7, 9)
     assert trace.get_current_span().get_span_context().trace_id == 0

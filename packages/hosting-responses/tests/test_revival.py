@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import live
 import openai
 import pytest
-from agent_framework import Agent, AgentResponseUpdate, Content
+from agent_framework import Agent, AgentResponseUpdate, ChatResponseUpdate, Content
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from states import State
 
-from agent_framework_hosting import AgentFrameworkHost, IsolationKeys
+from agent_framework_hosting import AgentFrameworkHost, IsolationKeys, get_current_isolation_keys
 from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
 from agent_framework_hosting.state import HostState, choose_state
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
@@ -34,14 +37,27 @@ def host_of(agent: Any, state: State, **settings: Any) -> AgentFrameworkHost:
     )
 
 
+class Traced(ScriptedChatClient):
+    """A model that answers with the trace and the user for whom it was called."""
+
+    async def _traced(self) -> AsyncGenerator[ChatResponseUpdate, None]:
+        keys = get_current_isolation_keys()
+        span = trace.get_current_span().get_span_context()
+        text = f"{span.trace_id:x} {keys.user_key if keys else None}"
+        yield ChatResponseUpdate(contents=[Content.from_text(text)], role="assistant")
+
+    def _inner_get_response(self, **_: Any) -> Any:
+        return self._build_response_stream(self._traced())
+
+
 class Dead:
     """What a process that died has left: a response that it accepted, and perhaps began to answer."""
 
-    def __init__(self, **body: Any) -> None:
+    def __init__(self, *, isolation: IsolationKeys = IsolationKeys(), **body: Any) -> None:  # noqa: B008  frozen
         self.body = {"input": "question", "background": True, "stream": True, **body}
         self.request = parse_request(self.body, strict=False, hosted_tools="reject", new_id=new_id)
         self.id = new_id("resp")
-        self.key = RunKey(IsolationKeys().partition, RunId(self.id))
+        self.key = RunKey(isolation.partition, RunId(self.id))
         response = new_response(self.request, response_id=self.id, created_at=1, model="a")
         self.encoder = ResponseEncoder(response, clock=lambda: 1)
         self.record = ResponseRecord(
@@ -53,7 +69,7 @@ class Dead:
             is_background=True,
             is_streamed=True,
             input=self.request.input,
-            request=PortableRequest.of(self.body, IsolationKeys()).encoded,
+            request=PortableRequest.of(self.body, isolation).encoded,
         )
 
     async def leave(self, state: State, *updates: AgentResponseUpdate, is_begun: bool = True) -> None:
@@ -105,6 +121,27 @@ async def test_a_queued_run_of_a_dead_process_is_run(durable_state: State) -> No
     assert (stored.status, stored.output_text) == ("completed", "answer")
     assert events[-1].response == stored
     assert [message.text for message in model.calls[0].messages] == ["question"]
+
+
+@pytest.mark.behaviour("E5")
+async def test_a_run_of_a_dead_process_is_run_for_its_creator_and_in_the_trace_of_its_request(
+    durable_state: State,
+) -> None:
+    span = SpanContext(trace_id=0xABC, span_id=9, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    with trace.use_span(NonRecordingSpan(span)):
+        dead = Dead(isolation=IsolationKeys("ada"))
+    await dead.leave(durable_state, is_begun=False)
+
+    channels = [ResponsesChannel()]
+    host = AgentFrameworkHost(
+        Agent(client=Traced()), channels=channels, trust_isolation_headers=True, **durable_state.options
+    )
+    async with live.serve(host.app) as served:
+        served.client = served.client.with_options(default_headers={"x-agent-user-isolation-key": "ada"})
+        check(await followed(served, dead.id))
+        stored = await served.client.responses.retrieve(dead.id)
+
+    assert stored.output_text == "abc ada"
 
 
 @pytest.mark.behaviour("D6")
