@@ -140,6 +140,10 @@ class ResponsesService:
         """Have a stored background response that its process has lost run again, or ended. See `Recovery`."""
         await self._runs.restart(key)
 
+    async def stop(self, key: RunKey) -> None:
+        """Stop a background response for the operator, whose it may be and whichever process has it."""
+        await self._runs.cancel_anywhere(key)
+
     async def mend(self, key: RunKey) -> None:
         """End the log of a response that has ended without it. See `Recovery`."""
         await self._revival.mend(key)

@@ -1,4 +1,4 @@
-"""The command line: `afhost serve module:attribute`, `afhost check module:attribute` and `afhost db …`."""
+"""The command line: `afhost serve`, `worker` and `check module:attribute`, `afhost db …` and `afhost runs …`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
-from .db_cli import add_actions
+from . import db_cli, runs_cli
+from .commands import Refused
 from .errors import ConfigurationError, StoreUnavailable
 from .host import AgentFrameworkHost
 from .loading import DEFAULT_PATH, build_host, load
@@ -22,11 +23,15 @@ RELOAD_VARIABLE: Final = "AFHOST_RELOAD"
 """Environment variable through which a reloading server tells its child processes what to build."""
 
 USAGE_ERROR: Final = 2
+REFUSED: Final = 1
 LOG_LEVELS: Final = ("critical", "error", "warning", "info", "debug")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 2 for whatever the user can put right, with one line that says so."""
+    """Run the command and return its exit code.
+
+    It is 2 for whatever the user can put right, 1 if there is nothing to do; one line says so.
+    """
     options = _parser().parse_args(arguments)
     # Like `python -m`: the user's module is in the directory the command is run in.
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109  sys.path holds strings
@@ -37,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigurationError, StoreUnavailable) as error:
         print(f"afhost: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except Refused as refusal:
+        print(f"afhost: {refusal}", file=sys.stderr)
+        return REFUSED
     return 0
 
 
@@ -59,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="build the host and print what it would serve")
     _add_reference(check)
     check.set_defaults(command=_check)
-    add_actions(commands.add_parser("db", help="upgrade, prune or measure the database of a host"))
+    db_cli.add_actions(commands.add_parser("db", help="upgrade, prune or measure the database of a host"))
+    runs_cli.add_actions(
+        commands.add_parser("runs", help="list, show, cancel or retry the runs in the database of a host")
+    )
     return parser
 
 

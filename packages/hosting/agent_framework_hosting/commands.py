@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .directories import SESSIONS
-from .errors import ConfigurationError
+from .errors import ConfigurationError, HostingError
 from .state import DATABASE_VARIABLE, postgres_database, sqlite_database
 
 if TYPE_CHECKING:  # optional dependencies
@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # optional dependencies
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+
+
+class Refused(HostingError):  # noqa: N818  what it says
+    """There is nothing that the command could do; the message says why."""
 
 
 def add_place(action: argparse.ArgumentParser) -> None:

@@ -99,7 +99,7 @@ class AgentFrameworkHost:
         self._resolve_partition = resolve_partition
         self._grace = shutdown_grace
         self._app: HostApp | None = None
-        self._context = _new_context(self.target, self._state, debug=debug)
+        self._context = new_context(self.target, self._state, debug=debug)
 
     async def work(self, stopped: asyncio.Event) -> None:
         """Execute background runs, and serve nothing, until `stopped` is set; then let go of them in order.
@@ -212,7 +212,8 @@ def _check_trust(resolve_partition: PartitionResolver | None, trust: bool | None
         )
 
 
-def _new_context(target: Target, state: HostState, *, debug: bool) -> ChannelContext:
+def new_context(target: Target, state: HostState, *, debug: bool = False) -> ChannelContext:
+    """Return what channels get of a host with this target and this state."""
     log = MemoryRunLog()
     return ChannelContext(
         target=target,

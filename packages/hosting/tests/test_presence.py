@@ -60,6 +60,14 @@ async def test_the_dead_are_those_that_are_not_registered_or_did_not_renew(datab
     await me.stop()
 
 
+async def test_the_living_are_those_that_have_signed_in_time(database: Database) -> None:
+    for name in ("alive", "still"):
+        await database.run(Presence(database, owner=name, exclusive=False)._write)
+    await stand_still(database, "still", LEASE + 1)
+
+    assert await Presence(database, exclusive=False).living() == {"alive"}
+
+
 async def test_renewing_keeps_a_process_alive(database: Database) -> None:
     me, other = (Presence(database, owner=name, exclusive=False) for name in ("me", "other"))
     await me.start()

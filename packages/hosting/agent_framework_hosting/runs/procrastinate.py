@@ -37,6 +37,12 @@ ResultT = TypeVar("ResultT")
 POLL: Final = 1.0
 """Seconds after which a worker looks for jobs and cancellations by itself: notifications are lost with a connection."""
 
+BEAT: Final = 2.0
+"""Seconds between two signs of life of a worker."""
+
+STALLED_AFTER: Final = 10.0
+"""Seconds after its last sign of life for which a worker counts as alive."""
+
 KEEP_HOURS: Final = 24
 """Hours for which a job that could not be executed is kept, for an operator to see."""
 
@@ -129,8 +135,8 @@ class ProcrastinateRunEngine:
         *,
         works: bool = True,
         concurrency: int = 10,
-        beat: float = 2.0,
-        stalled_after: float = 10.0,
+        beat: float = BEAT,
+        stalled_after: float = STALLED_AFTER,
     ) -> None:
         if beat <= 0 or stalled_after < 3 * beat:
             raise ConfigurationError("stalled_after must be three times the beat, at least, and the beat more than 0.")

@@ -122,7 +122,15 @@ class Presence:
         others = set(candidates) - {self.owner}
         if self._is_exclusive or not others:
             return others
-        return others - await self._database.run(self._living)
+        return others - await self.living()
+
+    async def living(self) -> set[str]:
+        """Return the processes that are alive, as far as they write it down.
+
+        Raises:
+            StoreUnavailable: the database cannot be reached.
+        """
+        return await self._database.run(self._living)
 
     async def round(self) -> None:
         """Write a sign of life and call the watchers; what fails is logged, and tried again with the next round."""

@@ -45,6 +45,21 @@ class Found(NamedTuple):
     worker_id: int | None
 
 
+class JobState(NamedTuple):
+    """A job as an operator sees it.
+
+    `status` is Procrastinate's: `todo` waits, `doing` runs, `failed` was given up. `attempts` counts what was tried before.
+    `worker_silence`: seconds since the last sign of life of the worker that has it.
+    """
+
+    job_id: int
+    status: str
+    attempts: int
+    worker_id: int | None
+    worker_silence: float | None
+    is_cancelled: bool
+
+
 def ask(connection: sa.Connection, query: str, arguments: Mapping[str, Any] | None = None) -> Rows:
     """Return the rows of a query in the driver's own style (`%(name)s`)."""
     result = connection.exec_driver_sql(query, dict(arguments or {}))
@@ -98,6 +113,21 @@ def find(connection: sa.Connection, key: RunKey) -> Found | None:
         {"lock": lock_of(key)},
     )
     return Found(rows[0]["id"], rows[0]["status"] == "doing", rows[0]["worker_id"]) if rows else None
+
+
+def states(connection: sa.Connection, keys: Iterable[RunKey]) -> dict[RunKey, JobState]:
+    """Return how the queue sees the runs, those of which it knows a job; the latest job counts."""
+    asked = {lock_of(key): key for key in keys}
+    rows = ask(
+        connection,
+        "SELECT DISTINCT ON (queueing_lock) queueing_lock, job.id AS job_id, job.status::text AS status, attempts, "
+        "worker_id, abort_requested AS is_cancelled, "
+        "extract(epoch FROM clock_timestamp() - last_heartbeat)::float AS worker_silence "
+        "FROM procrastinate_jobs AS job LEFT JOIN procrastinate_workers AS worker ON worker.id = worker_id "
+        "WHERE queueing_lock = ANY(%(locks)s) AND task_name = 'afhost.run' ORDER BY queueing_lock, job.id DESC",
+        {"locks": list(asked)},
+    )
+    return {asked[row.pop("queueing_lock")]: JobState(**row) for row in rows}
 
 
 def missing(connection: sa.Connection, keys: Iterable[RunKey]) -> set[RunKey]:
