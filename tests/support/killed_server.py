@@ -1,6 +1,6 @@
 """A host in a process of its own, which kills itself at a named write of a request.
 
-As a script this is a nursery: it loads everything once, and forks a server for each order, so that a test pays for
+As a script this is a nursery: it loads everything once, and forks servers as it is ordered to, so that a test pays for
 the loading (seconds) only once. `nursery.py` is the other end, and says what an order is. A server that is killed is a
 process that is killed: nothing of it is left but its files and its rows.
 
@@ -52,13 +52,14 @@ from agent_framework import (
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
+from storyteller import storyteller
 
 from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.runs import procrastinate  # before `Database` is replaced: the queue's writes are its own
 from agent_framework_hosting.runs.log_table import WriteBatch
 from agent_framework_hosting.sql import database, presence
 from agent_framework_hosting.types import HostStatePaths
-from agent_framework_hosting_responses import ResponsesChannel
+from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 from agent_framework_hosting_responses.stores.tables import responses
 
 ResultT = TypeVar("ResultT")
@@ -153,15 +154,19 @@ def _die() -> NoReturn:
 class QuickPresence(presence.Presence):
     """A process that counts as dead soon after it has died: the tests wait for that."""
 
+    seconds = 0.3
+
     def __init__(self, database: database.Database) -> None:
-        super().__init__(database, beat=0.1, lease=0.3)
+        super().__init__(database, beat=self.seconds / 3, lease=self.seconds)
 
 
 class QuickEngine(procrastinate.ProcrastinateRunEngine):
     """A queue whose workers count as dead soon after they have died."""
 
+    seconds = 1.0
+
     def __init__(self, url: sa.URL, **options: Any) -> None:
-        super().__init__(url, beat=0.2, stalled_after=1.0, **options)
+        super().__init__(url, beat=self.seconds / 5, stalled_after=self.seconds, **options)
 
 
 class Told(BaseChatClient[Any]):
@@ -235,6 +240,8 @@ def _target(order: Mapping[str, Any]) -> Agent[Any] | Callable[[], Workflow]:
             )
         case "held":
             return Agent(client=Held(order), name="told")
+        case "storyteller":
+            return storyteller(Path(order["journal"]))
         case _:
             return Agent(client=Told(), name="told")
 
@@ -291,10 +298,13 @@ def _serve(order: Mapping[str, Any], say: Callable[[str], None]) -> None:
     _last[0] = Journal.read(order.get("kill"))
     _journal.set(_last[0])
     if order.get("is_quick", True):
+        if "lease" in order:
+            QuickPresence.seconds = QuickEngine.seconds = float(order["lease"])
         presence.Presence = QuickPresence  # type: ignore[misc, assignment]
         procrastinate.ProcrastinateRunEngine = QuickEngine  # type: ignore[misc]
     options = {name: order[name] for name in ("state_dir", "database_url") if name in order}
-    host = AgentFrameworkHost(_target(order), channels=[ResponsesChannel()], **options)
+    settings = ResponsesSettings(lost_runs=order.get("lost_runs", "fail"))
+    host = AgentFrameworkHost(_target(order), channels=[ResponsesChannel(settings=settings)], **options)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(App(host, host._state.database), log_level="error", lifespan="on")  # noqa: SLF001  rows are asked for
@@ -346,19 +356,24 @@ def _end(child: int, *, patience: float) -> int | None:
 
 
 def _tend() -> None:
-    """Take orders until there are no more: a line each, and a line in return."""
+    """Take orders until there are no more: a line each, and a line in return. Servers have names."""
     assert threading.active_count() == 1, "A process with threads must not be forked."
-    child = 0
+    children: dict[str, int] = {}
     for line in sys.stdin:
         order = json.loads(line)
-        if order["do"] == "start":
-            child, url = _fork(order)
-            answer: object = url
-        else:
-            answer = _end(child, patience=0.0 if order["do"] == "kill" else _PATIENCE)
-            child = 0
+        name = order["server"]
+        answer: object = None
+        match order["do"]:
+            case "start":
+                if name in children:  # a test failed before it ended it
+                    _end(children.pop(name), patience=0.0)
+                children[name], answer = _fork(order)
+            case "signal":
+                os.kill(children[name], order["signal"])
+            case _:
+                answer = _end(children.pop(name), patience=0.0 if order["do"] == "kill" else _PATIENCE)
         print(json.dumps(answer), flush=True)
-    if child:
+    for child in children.values():
         _end(child, patience=0.0)
 
 

@@ -16,7 +16,7 @@ _SECONDS = 60.0
 
 
 class Nursery:
-    """A process that has loaded everything, and starts servers, one at a time."""
+    """A process that has loaded everything, and starts servers, each under a name: the only one has none."""
 
     def __init__(self) -> None:
         script = Path(__file__).with_name("killed_server.py")
@@ -24,25 +24,34 @@ class Nursery:
             [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def start(self, *, target: str, **options: object) -> str:
+    def start(self, server: str = "", *, target: str, **options: object) -> str:
         """Start a server of `target` with the options of a host; return its URL."""
-        url = self._ask({"do": "start", "target": target, **options})
+        url = self._ask({"do": "start", "server": server, "target": target, **options})
         assert isinstance(url, str)
         assert url, "The server did not start; stderr says why."
         return url
 
     def start_and_die(self, *, target: str, kill: str, **options: object) -> None:
         """Start a server that kills itself at a write that nobody asks it for, and wait until it has."""
-        self._ask({"do": "start", "target": target, "kill": kill, **options})
+        self._ask({"do": "start", "server": "", "target": target, "kill": kill, **options})
         self.await_death()
 
-    def kill(self) -> None:
-        """Kill the server that was started last, and wait until it is gone."""
-        self._ask({"do": "kill"})
+    def kill(self, server: str = "") -> None:
+        """Kill the server, and wait until it is gone."""
+        self._ask({"do": "kill", "server": server})
 
-    def await_death(self) -> None:
+    def pause(self, server: str = "") -> None:
+        """Have the server stand still, in the middle of whatever it does."""
+        self._ask({"do": "signal", "server": server, "signal": signal.SIGSTOP})
+
+    def resume(self, server: str = "") -> None:
+        """Have a paused server go on."""
+        self._ask({"do": "signal", "server": server, "signal": signal.SIGCONT})
+
+    def await_death(self, server: str = "") -> None:
         """Wait until the server has killed itself."""
-        assert self._ask({"do": "wait"}) == -signal.SIGKILL, "The server did not get to the write at which to die."
+        ended = self._ask({"do": "wait", "server": server})
+        assert ended == -signal.SIGKILL, "The server did not get to the write at which to die."
 
     def close(self) -> None:
         """Let go of the process; a server that runs is killed."""

@@ -33,6 +33,7 @@ __all__ = [
 JsonObject: TypeAlias = dict[str, Any]
 ShapeT = TypeVar("ShapeT")
 
+TERMINAL = wire_stream.TERMINAL
 RUNNING = {"queued", "in_progress"}
 LIFECYCLE = {
     "response.created": {"queued", "in_progress"},

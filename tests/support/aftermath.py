@@ -1,0 +1,177 @@
+"""What is left when everything is over, and whether it is what it must be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import wire
+from chaos_clients import PAUSE, Client, client_of
+from chaos_play import Play
+from storyteller import Journal, Note, Story
+
+JsonObject: TypeAlias = dict[str, Any]
+
+LOST = "The server stopped while the response was generated."
+MOST_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A stored response, its events, as lines and parsed, and what was done for it."""
+
+    body: JsonObject
+    lines: list[str]
+    events: list[JsonObject]
+    story: Story
+    notes: list[Note]
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of its messages."""
+        return [part["text"] for item in self.body["output"] for part in item["content"]]
+
+    @property
+    def times(self) -> Counter[str]:
+        """How often was done what was done."""
+        return Counter(note.did for note in self.notes)
+
+
+async def find(play: Play, journal: Journal) -> list[Left]:
+    """Wait for the end of every response that is stored, known to a client or not; return all of them."""
+    async with client_of(play, "aftermath") as client, asyncio.timeout(play.plan.patience):
+        answer: Any = await client.ask("GET", "/-/stored")
+        ended = [await _ended(client, response_id) for response_id in answer]
+        notes = journal.notes()
+        return [await _left(client, body, notes) for body in ended]
+
+
+async def _ended(client: Client, response_id: str) -> JsonObject:
+    while (body := await client.ask("GET", f"/v1/responses/{response_id}"))["status"] in wire.RUNNING:
+        await asyncio.sleep(PAUSE)
+    return body
+
+
+async def _left(client: Client, body: JsonObject, notes: Sequence[Note]) -> Left:
+    stored = f"/v1/responses/{body['id']}"
+    # From another server, by chance.
+    assert await client.ask("GET", stored) == body
+    answer = await client.http.get(f"{client.any_url()}{stored}", params={"stream": "true"})
+    events = wire.parse_sse(answer.content)
+    lines = [line for line in answer.text.splitlines() if line.startswith("data: ")]
+    async with client.official().responses.stream(response_id=body["id"]) as stream:
+        told = [event.sequence_number async for event in stream]
+        if body["status"] == "completed":
+            final = await stream.get_final_response()
+            assert final.output_text == "".join(part["text"] for item in body["output"] for part in item["content"])
+    assert told == [event["sequence_number"] for event in events]
+    page = await client.ask("GET", f"{stored}/input_items?limit=1")
+    story = Story.asked(page["data"][0]["content"][0]["text"])
+    assert story.name == body["metadata"]["story"]
+    return Left(body, lines, events, story, [note for note in notes if note.story == story.name])
+
+
+def check(play: Play, found: Sequence[Left], *, lost_runs: Literal["fail", "retry"]) -> None:
+    """See that every response is what it must be."""
+    names = Counter(left.story.name for left in found)
+    assert set(names.values()) <= {1}, "A request was accepted twice."
+    by_id = {left.body["id"]: left for left in found}
+    for known in play.known:
+        left = by_id[known.id]
+        assert known.end is None or known.end == left.body
+        assert known.lines == left.lines[: len(known.lines)]
+        assert known.events == left.events[: len(known.events)]
+    for left in found:
+        try:
+            _check_log(left)
+            _check_status(left, is_cancelled=left.story.name in play.cancelled)
+            _check_once(left) if lost_runs == "fail" else _check_repeated(left)
+        except AssertionError as error:
+            error.add_note(f"{left.body['id']}, {left.story}, {left.notes}:\n" + "\n".join(left.lines))
+            raise
+
+
+def _check_log(left: Left) -> None:
+    wire.check_stream(left.events)
+    assert [event["sequence_number"] for event in left.events] == list(range(len(left.events)))
+    assert [event["type"] in wire.TERMINAL for event in left.events[:-1]] == [False] * (len(left.events) - 1)
+    assert left.events[-1]["response"] == left.body
+
+
+def _check_status(left: Left, *, is_cancelled: bool) -> None:
+    status = left.body["status"]
+    assert status in {"completed", "failed", "cancelled"}
+    assert status != "cancelled" or is_cancelled, "Nobody has asked for that."
+    assert status != "failed" or left.body["error"]["message"] == LOST
+
+
+def _check_once(left: Left) -> None:
+    """See that it was told once at most, whoever died, and is whole if it says so."""
+    told = "".join(left.texts)
+    whole = left.story.text(_heard(told))
+    assert set(left.times.values()) <= {1}, "It was run twice."
+    if left.body["status"] == "completed":
+        assert told == whole
+        assert set(left.times) == {"began", *_calls(left.story)}
+        assert {item["status"] for item in left.body["output"]} == {"completed"}
+    else:
+        assert whole.startswith(told)
+
+
+def _check_repeated(left: Left) -> None:
+    """See that the attempt that told it to the end is there, once and whole."""
+    assert max(left.times.values(), default=0) <= MOST_ATTEMPTS
+    if left.body["status"] == "completed":
+        told = "".join(left.texts)
+        ending = f"<{left.story.name}/{left.story.tools}.{left.story.pieces - 1}>"
+        assert told.endswith(ending)
+        assert told.count(ending) == 1
+        last = told[told.rindex("(") :]
+        assert last == left.story.text(_heard(last))
+        assert set(left.times) >= {"began", *_calls(left.story)}
+
+
+def _calls(story: Story) -> set[str]:
+    return {f"part-{number}" for number in range(story.tools)}
+
+
+def _heard(told: str) -> list[str]:
+    """Return what a story says was told before it."""
+    names = re.match(r"\((.*?)\)", told)
+    return names[1].split() if names else []
+
+
+async def check_conversations(play: Play, found: Sequence[Left]) -> None:
+    """See that every completed turn is in its conversation once, and was told what was there before it."""
+    async with client_of(play, "conversations") as client:
+        for conversation in play.conversations:
+            turns = {
+                left.story.name: left
+                for left in found
+                if left.body.get("conversation") == {"id": conversation} and left.body["status"] == "completed"
+            }
+            page = await client.ask("GET", f"/v1/conversations/{conversation}/items?order=asc&limit=100")
+            assert not page["has_more"]
+            _check_items(page["data"], turns)
+
+
+def _check_items(items: Sequence[JsonObject], turns: dict[str, Left]) -> None:
+    before: list[str] = []
+    rest = list(items)
+    while rest:
+        question = rest.pop(0)
+        assert question["role"] == "user"
+        story = Story.asked(question["content"][0]["text"])
+        told = ""
+        while rest and rest[0]["role"] == "assistant":
+            assert rest[0]["status"] == "completed"
+            told += "".join(part["text"] for part in rest.pop(0)["content"])
+        assert told.endswith(story.text(before)), (items, before)
+        assert story.name not in before
+        before.append(story.name)
+    assert set(before) == set(turns), json.dumps(items)
