@@ -641,6 +641,41 @@ async def test_a_postgres_statement_that_hangs_is_given_up(postgres_url: str, po
     assert ordinary == "30s"
 
 
+async def test_a_process_that_stands_still_in_a_transaction_gives_way_and_does_it_again_later(
+    postgres_url: str, postgres_tables: Database
+) -> None:
+    await postgres_tables.run(adding("a", b"0"))
+    frozen = Database(
+        database_module.postgres_url(f"{postgres_url}&options=-c%20idle_in_transaction_session_timeout%3D50")
+    )
+    frozen.open()
+    began, ended = threading.Event(), threading.Event()
+
+    def append(connection: sa.Connection, text: bytes) -> None:
+        body = connection.execute(sa.select(notes.c.body).with_for_update()).scalar_one()
+        connection.execute(sa.update(notes).values(body=body + text))
+
+    def stand_still(connection: sa.Connection) -> None:
+        append(connection, b" frozen")
+        began.set()
+        ended.wait(SECONDS)
+        append(connection, b"!")
+
+    standing = asyncio.create_task(frozen.run(stand_still))
+    await asyncio.to_thread(began.wait, SECONDS)
+    await asyncio.wait_for(postgres_tables.run(lambda connection: append(connection, b" other")), SECONDS)
+    ended.set()
+    await standing
+    await frozen.close()
+
+    body = await postgres_tables.run(lambda connection: connection.execute(sa.select(notes.c.body)).scalar_one())
+    assert body == b"0 other frozen!"
+    ordinary = await postgres_tables.run(
+        lambda connection: connection.execute(sa.text("SHOW idle_in_transaction_session_timeout")).scalar()
+    )
+    assert ordinary == "10s"
+
+
 @pytest.mark.parametrize(
     "url", ["no url of pass-word", "mysql://me:pass-word@host/database", "sqlite:///host.db?password=pass-word"]
 )

@@ -44,11 +44,13 @@ _MOST_VACUUMED: Final = 32_000_000
 _IDLE_SECONDS: Final = 1.0
 
 # Bounds on waiting for a PostgreSQL that does not answer; without them `close` could wait for ever. Seconds for a new
-# connection, milliseconds for bytes that nobody confirms and for one statement. A URL's own parameters go first.
+# connection, milliseconds for bytes that nobody confirms and for one statement. And for a transaction that does nothing:
+# a process that stands still in it must not keep its locks from those who take over what it ran, nor from starting. A
+# URL's own parameters go first.
 _POSTGRES_DEFAULTS: Final = {
     "connect_timeout": "10",
     "tcp_user_timeout": "30000",
-    "options": "-c statement_timeout=30000",
+    "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=10000",
     "application_name": "agent-framework-hosting",
 }
 # A deadlock, or a conflict of serializable transactions: PostgreSQL has rolled back one so that the other can go on.
