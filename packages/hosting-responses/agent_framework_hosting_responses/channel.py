@@ -112,6 +112,7 @@ class ResponsesChannel:
         return ChannelContribution(
             root_routes=root_routes,
             on_ready=_recovering(self._service, context.presence),
+            on_drained=[self._service.end_runs],
             exception_handlers={
                 HTTPException: handle_error,
                 RequestError: handle_error,

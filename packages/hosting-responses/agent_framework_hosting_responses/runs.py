@@ -223,6 +223,14 @@ class ResponseRuns:
             async with turn.ending:
                 pass
 
+    async def end_all(self) -> None:
+        """End every response whose run ignores the stop of the host, and leave those to others that may be repeated."""
+        left = [turn for turn in self._turns.values() if not self._revival.may_repeat(turn.record)]
+        for turn in left:
+            logger.error("A run ignores the stop of the host", extra={"run_id": turn.key.run_id})
+        endings = (self._end_somehow(turn, partial(turn.encoder.fail, message=_SHUT_DOWN)) for turn in left)
+        await asyncio.gather(*(_uninterrupted(ending) for ending in endings))
+
     async def _take_over(self, turn: Turn, ending: Callable[[], Sequence[LogEntry]]) -> None:
         """Take the right to write away from the run's task, and end the response in its place unless it has ended."""
         async with turn.ending:

@@ -148,6 +148,10 @@ class ResponsesService:
         """End the log of a response that has ended without it. See `Recovery`."""
         await self._revival.mend(key)
 
+    async def end_runs(self) -> None:
+        """End every response that still runs here when the host stops; its run ignores that it was cancelled."""
+        await self._runs.end_all()
+
     async def create(self, body: JsonObject, *, idempotency_key: str | None = None) -> Started:
         """Accept a request: validate it, resolve what it refers to, and start its run.
 

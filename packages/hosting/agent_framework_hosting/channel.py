@@ -44,7 +44,9 @@ class ChannelContribution:
     `routes` are relative to the channel's `path` (an empty route path is that path itself, answered without a
     redirect); `root_routes` are absolute. `exception_handlers` map an HTTP status or an exception class to a handler,
     as Starlette does; the first channel to claim one keeps it. Start-up callbacks run in order, shutdown callbacks in
-    reverse. `on_ready` callbacks run after all start-up callbacks, when the engines take runs.
+    reverse. `on_ready` callbacks run after all start-up callbacks, when the engines take runs. `on_drained` callbacks run
+    when the host stops and every run has had its time, while readers are still served: what still runs ignores that it
+    was cancelled.
     """
 
     routes: Sequence[BaseRoute] = ()
@@ -53,6 +55,7 @@ class ChannelContribution:
     on_startup: Sequence[LifecycleCallback] = ()
     on_shutdown: Sequence[LifecycleCallback] = ()
     on_ready: Sequence[LifecycleCallback] = ()
+    on_drained: Sequence[LifecycleCallback] = ()
     exception_handlers: Mapping[int | type[Exception], ExceptionHandler] = field(default_factory=dict[Any, Any])
 
 

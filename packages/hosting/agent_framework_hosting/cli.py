@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from .errors import ConfigurationError, StoreUnavailable
 from .host import AgentFrameworkHost
 from .loading import DEFAULT_PATH, build_host, load
 from .logs import show_logs
+from .runner import ending_runner
 
 RELOAD_VARIABLE: Final = "AFHOST_RELOAD"
 """Environment variable through which a reloading server tells its child processes what to build."""
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_reference(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="port to bind; 0 takes a free one (default: %(default)s)")
+    _add_grace(serve)
     serve.add_argument("--reload", action="store_true", help="start again when a file changes; for development")
     serve.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="default: %(default)s")
     serve.set_defaults(command=_serve)
@@ -62,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "worker", help="execute background runs that other processes accept, and serve nothing"
     )
     _add_reference(worker)
+    _add_grace(worker)
     worker.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="default: %(default)s")
     worker.set_defaults(command=_work)
     check = commands.add_parser("check", help="build the host and print what it would serve")
@@ -85,20 +89,43 @@ def _add_reference(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_grace(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--grace",
+        type=_seconds,
+        metavar="SECONDS",
+        help="time that runs get to finish when the process is told to stop (default: that of the host, 30)",
+    )
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} must be 0 or more seconds")
+
+
+async def _build(reference: str, path: str | None, grace: float | None) -> AgentFrameworkHost:
+    host = await build_host(reference, path=path)
+    if grace is not None:
+        host.app.lifecycle.grace = grace
+    return host
+
+
 def _serve(options: argparse.Namespace) -> None:
     from . import serve as server  # noqa: PLC0415  the ASGI server is an optional dependency
 
     show_logs(options.log_level)
     if options.reload:
         load(options.reference)  # a mistake in the command line is reported here, once, not by each child
-        os.environ[RELOAD_VARIABLE] = json.dumps([options.reference, options.path])
+        os.environ[RELOAD_VARIABLE] = json.dumps([options.reference, options.path, options.grace])
         server.run_reloading(
             "agent_framework_hosting.cli:reloaded", options.host, options.port, log_level=options.log_level
         )
         return
     # The host is built in the loop that serves it: an async factory may open connections that belong to its loop.
     with contextlib.suppress(KeyboardInterrupt), server.new_runner() as runner:
-        host = runner.run(build_host(options.reference, path=options.path))
+        host = runner.run(_build(options.reference, options.path, options.grace))
         config = server.configure(
             host.app, options.host, options.port, workers=1, options={"log_level": options.log_level}
         )
@@ -107,15 +134,28 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _work(options: argparse.Namespace) -> None:
     show_logs(options.log_level)
+    stopped, hurried = asyncio.Event(), asyncio.Event()
+    received: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        # As with the server: whoever asks a second time at the terminal does not want to wait.
+        if received and number is signal.SIGINT:
+            hurried.set()
+        received.append(number)
+        stopped.set()
 
     async def work() -> None:
-        host = await build_host(options.reference, path=options.path)
-        stopped = asyncio.Event()
+        host = await _build(options.reference, options.path, options.grace)
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        await host.work(stopped)
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        await host.work(stopped, hurried=hurried)
 
-    asyncio.run(work())
+    with ending_runner() as runner:
+        runner.run(work())
+        if received and received[0] is signal.SIGTERM:
+            # As with the server: what a signal has ended says so, and nothing that ignores its end can hold it up.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -133,9 +173,10 @@ def _check(options: argparse.Namespace) -> None:
 class ReloadedHost:
     """The ASGI application of a reloading server's child: builds the host in the loop that serves it."""
 
-    def __init__(self, reference: str, path: str | None) -> None:
+    def __init__(self, reference: str, path: str | None, grace: float | None) -> None:
         self._reference = reference
         self._path = path
+        self._grace = grace
         self._host: AgentFrameworkHost | None = None
 
     async def __call__(
@@ -146,14 +187,14 @@ class ReloadedHost:
     ) -> None:
         """Serve one ASGI connection; the first one is the server's lifespan, before any request."""
         if self._host is None:
-            self._host = await build_host(self._reference, path=self._path)
+            self._host = await _build(self._reference, self._path, self._grace)
         await self._host(scope, receive, send)
 
 
 def reloaded() -> ReloadedHost:
     """Return the application that the parent process asked for."""
-    reference, path = json.loads(os.environ[RELOAD_VARIABLE])
-    return ReloadedHost(reference, path)
+    reference, path, grace = json.loads(os.environ[RELOAD_VARIABLE])
+    return ReloadedHost(reference, path, grace)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any, TypeAlias, TypeGuard, cast
 
 from agent_framework import SupportsAgentRun, Workflow
 
 from .app import HostApp
-from .channel import Channel
+from .channel import Channel, ChannelContribution
 from .context import ChannelContext, current_partition
 from .directories import PathName
 from .errors import ConfigurationError
@@ -101,8 +102,10 @@ class AgentFrameworkHost:
         self._app: HostApp | None = None
         self._context = new_context(self.target, self._state, debug=debug)
 
-    async def work(self, stopped: asyncio.Event) -> None:
+    async def work(self, stopped: asyncio.Event, *, hurried: asyncio.Event | None = None) -> None:
         """Execute background runs, and serve nothing, until `stopped` is set; then let go of them in order.
+
+        They get `shutdown_grace` seconds to finish, or until `hurried` is set.
 
         Raises:
             ConfigurationError: the host has no PostgreSQL database, so nobody could give it work.
@@ -114,6 +117,7 @@ class AgentFrameworkHost:
             )
         async with self.lifespan():
             await stopped.wait()
+            await self.app.lifecycle.drain(hurried=hurried)
 
     @property
     def app(self) -> HostApp:
@@ -168,24 +172,7 @@ class AgentFrameworkHost:
 
     def _build(self) -> HostApp:
         contributions = [(channel, channel.contribute(self._context)) for channel in self.channels]
-        state = self._state
-        lifecycle = Lifecycle(
-            self._context.engine,
-            shared_engine=self._context.shared_engine,
-            # The state is open before a channel starts and until the last has stopped; in between it is pruned.
-            preparation=state.open,
-            on_startup=[
-                *(callback for _, part in contributions for callback in part.on_startup),
-                state.pruner.start,
-            ],
-            on_ready=[callback for _, part in contributions for callback in part.on_ready],
-            on_shutdown=[
-                state.close,
-                *(callback for _, part in contributions for callback in part.on_shutdown),
-                state.pruner.stop,
-            ],
-            grace=self._grace,
-        )
+        lifecycle = self._new_lifecycle([part for _, part in contributions])
         return HostApp(
             contributions,
             lifecycle,
@@ -193,11 +180,29 @@ class AgentFrameworkHost:
                 "target": self.target.name,
                 "target_kind": self.target.kind,
                 "channels": {channel.name: channel.path or "/" for channel in self.channels},
-                "state": state.kind,
+                "state": self._state.kind,
             },
             trust_isolation_headers=self._trusts_headers,
             resolve_partition=self._resolve_partition,
             debug=self.debug,
+        )
+
+    def _new_lifecycle(self, parts: Sequence[ChannelContribution]) -> Lifecycle:
+        state = self._state
+        return Lifecycle(
+            self._context.engine,
+            shared_engine=self._context.shared_engine,
+            # The state is open before a channel starts and until the last has stopped; in between it is pruned.
+            preparation=state.open,
+            on_startup=[*chain.from_iterable(part.on_startup for part in parts), state.pruner.start],
+            on_ready=[*chain.from_iterable(part.on_ready for part in parts)],
+            on_drained=[*chain.from_iterable(part.on_drained for part in parts)],
+            on_shutdown=[
+                state.close,
+                *chain.from_iterable(part.on_shutdown for part in parts),
+                state.pruner.stop,
+            ],
+            grace=self._grace,
         )
 
 

@@ -2,7 +2,8 @@
 
 Start: every start-up callback in order, then the engines recover what a dead process left, then the callbacks that
 need engines which take runs, then the host is ready.
-Stop: readiness goes red, the engines drain, then every shutdown callback in reverse order.
+Stop: readiness goes red, the engines drain, then the callbacks that end what is left of the runs, all while callers are
+still answered; then every shutdown callback in reverse order.
 A failed start stops at once what it started: *every* shutdown callback runs, so each must bear that its start-up
 callback failed or never ran. Then the first start-up error is raised.
 """
@@ -41,7 +42,7 @@ class Lifecycle:
     """Starts and stops engines and the callbacks of the channels. `grace`: seconds that runs get to finish.
 
     `shared_engine` is a second engine, for runs that other processes may execute too. `preparation` comes before every
-    start-up callback; if it fails, none of them is called.
+    start-up callback; if it fails, none of them is called. `on_drained` may be called twice: a drain may be cut short.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Lifecycle:
         preparation: Callback | None = None,
         on_startup: Sequence[Callback] = (),
         on_ready: Sequence[Callback] = (),
+        on_drained: Sequence[Callback] = (),
         on_shutdown: Sequence[Callback] = (),
         grace: float = 30.0,
         drain_overrun: float = DRAIN_OVERRUN,
@@ -62,8 +64,9 @@ class Lifecycle:
         self._is_prepared = False
         self._on_startup = tuple(on_startup)
         self._on_ready = tuple(on_ready)
+        self._on_drained = tuple(on_drained)
         self._on_shutdown = tuple(on_shutdown)
-        self._grace = grace
+        self.grace = grace
         self._drain_overrun = drain_overrun
         self._stop_errors: list[Exception] = []
         self._is_drained = False
@@ -112,25 +115,41 @@ class Lifecycle:
         if self.phase is Phase.READY:
             self.phase = Phase.STOPPING
 
-    async def drain(self, *, grace: float | None = None) -> None:
+    async def drain(self, *, hurried: asyncio.Event | None = None) -> None:
         """Turn readiness red and let the runs end; `stop` does the rest. Once they have ended, does nothing.
 
-        `grace` replaces the host's own. May be cancelled and called again with less grace.
+        `hurried` takes what is left of the grace period away.
         """
         self.begin_stop()
         if self._is_drained:
             return
-        seconds = self._grace if grace is None else grace
+        logger.info("The host is stopping", extra={"grace": self.grace})
+        drain = asyncio.create_task(self._drain(self.grace))
+        hurry = asyncio.create_task((hurried or asyncio.Event()).wait())
+        try:
+            await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            if drain.cancel():
+                await asyncio.wait({drain})
+                # Without grace, but still before the channels stop: cancelled runs write down how they ended.
+                await self._drain(0)
+        finally:
+            hurry.cancel()
+            drain.cancel()
+            await asyncio.wait({drain, hurry})
+        self._is_drained = True
+
+    async def _drain(self, grace: float) -> None:
         try:
             # The engine cancels what the grace period left over and waits for it; a run that ignores its cancellation
             # must not keep the process alive for ever.
-            async with asyncio.timeout(seconds + self._drain_overrun):
+            async with asyncio.timeout(grace + self._drain_overrun):
                 await asyncio.gather(
-                    *(_attempt(partial(engine.drain, seconds), self._stop_errors) for engine in self._engines)
+                    *(_attempt(partial(engine.drain, grace), self._stop_errors) for engine in self._engines)
                 )
         except TimeoutError:  # ours: what the engine raises is collected
-            logger.error("Runs did not end after their cancellation", extra={"grace": seconds})  # noqa: TRY400  no traceback to show
-        self._is_drained = True
+            logger.error("Runs did not end after their cancellation", extra={"grace": grace})  # noqa: TRY400  no traceback to show
+        for callback in self._on_drained:
+            await _attempt(callback, self._stop_errors)
 
     async def stop(self) -> None:
         """Turn readiness red, let the runs end, run every shutdown callback in reverse order.

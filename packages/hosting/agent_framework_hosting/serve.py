@@ -11,6 +11,7 @@ import gc
 import inspect
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from .app import HostApp
 from .errors import ConfigurationError
 from .lifecycle import Lifecycle
 from .logs import show_logs
+from .runner import ending_runner
 
 try:
     import uvicorn
@@ -57,14 +59,14 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let the runs end, then close the connections, then stop the application. A second SIGINT ends the waiting."""
-        drain = asyncio.create_task(self._lifecycle.drain())
+        hurried = asyncio.Event()
+        drain = asyncio.create_task(self._lifecycle.drain(hurried=hurried))
         # The flag is set by a signal handler, which cannot wake a task; uvicorn polls for it in the same way.
-        while not drain.done() and not self.force_exit:
+        while not drain.done():
             await asyncio.wait({drain}, timeout=0.1)
-        if drain.cancel():
-            await asyncio.wait({drain})
-            # Without grace, but still before the channels stop: cancelled runs write down how they ended.
-            await self._lifecycle.drain(grace=0)
+            if self.force_exit:
+                hurried.set()
+        drain.result()
         await super().shutdown(sockets)
 
 
@@ -116,9 +118,9 @@ async def serve(app: HostApp, config: uvicorn.Config) -> None:
         sockets[0].close()
 
 
-def new_runner(loop: str = "auto") -> asyncio.Runner:
+def new_runner(loop: str = "auto") -> AbstractContextManager[asyncio.Runner]:
     """Return a runner with the server's event loop (uvloop where it is installed)."""
-    return asyncio.Runner(loop_factory=uvicorn.Config("", loop=loop, log_config=None).get_loop_factory())
+    return ending_runner(uvicorn.Config("", loop=loop, log_config=None).get_loop_factory())
 
 
 def run(app: HostApp, host: str, port: int, *, workers: int, options: Mapping[str, Any]) -> None:

@@ -235,6 +235,16 @@ def test_a_command_line_that_is_none_ends_with_code_2(arguments: list[str], caps
     assert "usage: afhost" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["serve", "worker"])
+@pytest.mark.parametrize("grace", ["-1", "nan", "inf", "soon"])
+def test_a_grace_period_that_is_none_is_refused(command: str, grace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "cli_app:agent", f"--grace={grace}"])
+
+    assert ended.value.code == 2
+    assert f"argument --grace: {grace!r} must be 0 or more seconds" in capsys.readouterr().err
+
+
 # --- serve
 
 

@@ -185,11 +185,11 @@ async def test_a_drain_can_be_cut_short() -> None:
     await lifecycle.start()
     await engine.start("create", KEY)
     await started.wait()
-    patient = asyncio.create_task(lifecycle.drain())
+    hurried = asyncio.Event()
+    drain = asyncio.create_task(lifecycle.drain(hurried=hurried))
     await asyncio.sleep(0)
-    patient.cancel()
-    await asyncio.wait({patient})
-    await asyncio.wait_for(lifecycle.drain(grace=0), 5)
+    hurried.set()
+    await asyncio.wait_for(drain, 5)
     await lifecycle.stop()
 
     assert ends == ["run", "stop"]
@@ -199,7 +199,13 @@ async def test_a_run_that_ignores_its_cancellation_does_not_hold_up_the_stop(cap
     engine = MemoryRunEngine()
     started, gate = asyncio.Event(), asyncio.Event()
     stopped: list[str] = []
-    lifecycle = Lifecycle(engine, on_shutdown=[lambda: stopped.append("callback")], grace=0.01, drain_overrun=0.01)
+    lifecycle = Lifecycle(
+        engine,
+        on_drained=[lambda: stopped.append("left over")],
+        on_shutdown=[lambda: stopped.append("callback")],
+        grace=0.01,
+        drain_overrun=0.01,
+    )
 
     async def stubborn(key: RunKey) -> None:
         started.set()
@@ -216,7 +222,7 @@ async def test_a_run_that_ignores_its_cancellation_does_not_hold_up_the_stop(cap
     with caplog.at_level(logging.ERROR):
         await asyncio.wait_for(lifecycle.stop(), 5)
 
-    assert stopped == ["callback"]
+    assert stopped == ["left over", "callback"]
     assert [record.message for record in caplog.records] == ["Runs did not end after their cancellation"]
     gate.set()
 
