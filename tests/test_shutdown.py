@@ -85,12 +85,16 @@ def whole(name: str) -> tuple[str, str]:
 
 def red(server: Command) -> None:
     """Wait until readiness is red, as a load balancer does: over a new connection each time."""
+    until(lambda: readiness(server) == 503, "Readiness stays green.")
 
-    def is_red() -> bool:
-        with server.client as client:
-            return client.get("/readiness").status_code == 503
 
-    until(is_red, "Readiness stays green.")
+def readiness(server: Command) -> int:
+    """Ask for it over a connection of its own; 0 if none is accepted."""
+    with server.client as client:
+        try:
+            return client.get("/readiness").status_code
+        except httpx2.TransportError:
+            return 0
 
 
 @pytest.mark.behaviour("G2", "D6")
@@ -98,34 +102,28 @@ def test_on_sigterm_readiness_goes_red_nothing_new_is_run_and_what_runs_finishes
     held: Held, callers: ThreadPoolExecutor, opened: ExitStack
 ) -> None:
     names = ["stream", "one-shot", "background", "background-stream"]
-    with held.start("serve", "--grace", "600") as server:
+    with held.start("serve", "--grace", "600", "--notice", "1") as server:
         client = opened.enter_context(server.client)
         stream = callers.submit(streamed, server, "stream")
         one_shot = callers.submit(asked, server, "one-shot")
         background_stream = callers.submit(streamed, server, "background-stream", background=True)
         polled = accept(client, "background")
+        follower = callers.submit(followed, server, polled["id"])
         held.until_begun(*names)
 
         server.send(signal.SIGTERM)
         red(server)
         server.until_said("The host is stopping")
-        refusals = [asked(server, "late"), asked(server, "late", background=True), asked(server, "late", stream=True)]
-        refusals.append(client.post("/v1/responses", json={"input": "late"}))  # over a connection that was open before
-        running = client.get(f"/v1/responses/{polled['id']}").json()
-        following = opened.enter_context(client.stream("GET", f"/v1/responses/{polled['id']}?stream=true"))
-        followed = following.iter_bytes()
-        first = next(followed)
+        refusals = [refused(server, **options) for options in ({}, {"background": True}, {"stream": True})]
         held.release(*names)
 
-        told = [stream.result(PATIENCE), background_stream.result(PATIENCE), wire.parse_sse(first + b"".join(followed))]
+        told = [answer.result(PATIENCE) for answer in (stream, background_stream, follower)]
         answer = one_shot.result(PATIENCE)
         code = server.until_ended()
 
-    for refusal in refusals:
-        assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
-        wire.check_error(refusal.json())
+    # One that is not alone does not even listen: a proxy asks another.
+    assert refusals == [(0, None) if held.state.kind == "postgres" else (503, "1")] * 3
     assert held.beginners("late") == []
-    assert running["status"] == "in_progress"
     for name, events in zip(["stream", "background-stream", "background"], told, strict=True):
         wire.check_stream(events)
         assert (events[-1]["type"], texts(events[-1]["response"])) == ("response.completed", [whole(name)])
@@ -136,6 +134,58 @@ def test_on_sigterm_readiness_goes_red_nothing_new_is_run_and_what_runs_finishes
             for events in told:
                 assert client.get(f"/v1/responses/{events[-1]['response']['id']}").json() == events[-1]["response"]
             assert replayed(client, polled["id"]) == told[2]
+
+
+def followed(server: Command, response_id: str) -> list[dict[str, Any]]:
+    """Follow a response from its start to its end."""
+    with server.client as client:
+        return replayed(client, response_id)
+
+
+def refused(server: Command, **options: Any) -> tuple[int, str | None]:
+    """Return status and `Retry-After` of the answer to a new request; 0 if the connection is not accepted."""
+    try:
+        answer = asked(server, "late", **options)
+    except httpx2.ConnectError:
+        return 0, None
+    wire.check_error(answer.json())
+    return answer.status_code, answer.headers["retry-after"]
+
+
+@pytest.mark.behaviour("G2")
+def test_a_process_that_is_alone_can_be_asked_while_its_runs_finish(
+    commands: Commands, tmp_path: Path, opened: ExitStack
+) -> None:
+    held = Held(commands, made(tmp_path), State("memory"))
+    with held.start("serve", "--grace", "600") as server:
+        client = opened.enter_context(server.client)
+        running, cancelled = accept(client, "running"), accept(client, "cancelled")
+        held.until_begun("running", "cancelled")
+        server.send(signal.SIGTERM)
+        server.until_said("The host is stopping")
+
+        statuses = [client.get(f"/v1/responses/{running['id']}").json()["status"], readiness(server)]
+        statuses.append(client.post(f"/v1/responses/{cancelled['id']}/cancel").json()["status"])
+        refusal = client.post("/v1/responses", json={"input": "late"})  # over a connection that was open before
+        held.release("running")
+        server.until_ended()
+
+    assert statuses == ["in_progress", 503, "cancelled"]
+    assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.behaviour("G2")
+def test_during_the_notice_readiness_is_red_and_requests_are_served(shared: Held) -> None:
+    shared.release("late")
+    with shared.start("serve", "--notice", "600") as server:
+        server.send(signal.SIGTERM)
+        red(server)
+        answer = asked(server, "late")
+        server.send(signal.SIGINT)
+        code = server.until_ended()
+
+    assert (answer.status_code, texts(answer.json())) == (200, [whole("late")])
+    assert code in {0, -signal.SIGTERM}
 
 
 @pytest.mark.behaviour("G2", "D6")

@@ -50,7 +50,6 @@ class Replicas:
         for number in range(len(self.urls)):
             await self._do(lambda number=number: self._nursery.kill(_name(number)))
 
-
     async def _do(self, order: Callable[[], ResultT]) -> ResultT:
         async with self._orders:
             return await asyncio.to_thread(order)

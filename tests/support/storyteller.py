@@ -119,9 +119,7 @@ class _Model(FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], BaseChatCli
     async def _tell(self, messages: Sequence[Message]) -> AsyncGenerator[ChatResponseUpdate, None]:
         asked = max(number for number, message in enumerate(messages) if message.role == "user")
         story = Story.asked(messages[asked].text)
-        number = sum(
-            content.type == "function_result" for message in messages[asked:] for content in message.contents
-        )
+        number = sum(content.type == "function_result" for message in messages[asked:] for content in message.contents)
         if number == 0:
             self._journal.note("began", story.name)
         try:

@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="port to bind; 0 takes a free one (default: %(default)s)")
     _add_grace(serve)
+    serve.add_argument(
+        "--notice",
+        type=_seconds,
+        metavar="SECONDS",
+        help="time before that, in which readiness is red and requests are served as before (default: that of the host, 0)",
+    )
     serve.add_argument("--reload", action="store_true", help="start again when a file changes; for development")
     serve.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="default: %(default)s")
     serve.set_defaults(command=_serve)
@@ -105,10 +111,13 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} must be 0 or more seconds")
 
 
-async def _build(reference: str, path: str | None, grace: float | None) -> AgentFrameworkHost:
+async def _build(
+    reference: str, path: str | None, *, grace: float | None, notice: float | None = None
+) -> AgentFrameworkHost:
     host = await build_host(reference, path=path)
-    if grace is not None:
-        host.app.lifecycle.grace = grace
+    lifecycle = host.app.lifecycle
+    lifecycle.grace = lifecycle.grace if grace is None else grace
+    lifecycle.notice = lifecycle.notice if notice is None else notice
     return host
 
 
@@ -125,7 +134,7 @@ def _serve(options: argparse.Namespace) -> None:
         return
     # The host is built in the loop that serves it: an async factory may open connections that belong to its loop.
     with contextlib.suppress(KeyboardInterrupt), server.new_runner() as runner:
-        host = runner.run(_build(options.reference, options.path, options.grace))
+        host = runner.run(_build(options.reference, options.path, grace=options.grace, notice=options.notice))
         config = server.configure(
             host.app, options.host, options.port, workers=1, options={"log_level": options.log_level}
         )
@@ -145,7 +154,7 @@ def _work(options: argparse.Namespace) -> None:
         stopped.set()
 
     async def work() -> None:
-        host = await _build(options.reference, options.path, options.grace)
+        host = await _build(options.reference, options.path, grace=options.grace)
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
         await host.work(stopped, hurried=hurried)
@@ -187,7 +196,7 @@ class ReloadedHost:
     ) -> None:
         """Serve one ASGI connection; the first one is the server's lifespan, before any request."""
         if self._host is None:
-            self._host = await _build(self._reference, self._path, self._grace)
+            self._host = await _build(self._reference, self._path, grace=self._grace)
         await self._host(scope, receive, send)
 
 

@@ -56,7 +56,8 @@ class AgentFrameworkHost:
     Processes that share a PostgreSQL database share its background runs: this one executes at most `run_concurrency` of
     them at once; with 0 it accepts and serves them, and leaves their execution to the others.
 
-    `shutdown_grace`: seconds that runs get to finish when the host stops. `debug` shows tracebacks to callers.
+    `shutdown_grace`: seconds that runs get to finish when the host stops. `shutdown_notice`: seconds before that, in which
+    `serve` goes on as before, with red readiness, for a load balancer to see it. `debug` shows tracebacks to callers.
 
     Raises:
         ConfigurationError: the target, the channels or the options do not fit, or need an extra that is not installed;
@@ -78,11 +79,12 @@ class AgentFrameworkHost:
         resolve_partition: PartitionResolver | None = None,
         trust_isolation_headers: bool | None = None,
         shutdown_grace: float = 30.0,
+        shutdown_notice: float = 0.0,
     ) -> None:
         if run_concurrency < 0:
             raise ConfigurationError("run_concurrency must be 0 or more runs.")
-        if shutdown_grace < 0:
-            raise ConfigurationError("shutdown_grace must be 0 or more seconds.")
+        if min(shutdown_grace, shutdown_notice) < 0:
+            raise ConfigurationError("shutdown_grace and shutdown_notice must be 0 or more seconds.")
         _check_trust(resolve_partition, trust_isolation_headers)
         self._state = choose_state(
             state_dir=state_dir,
@@ -99,6 +101,7 @@ class AgentFrameworkHost:
         self._trusts_headers = trust_isolation_headers
         self._resolve_partition = resolve_partition
         self._grace = shutdown_grace
+        self._notice = shutdown_notice
         self._app: HostApp | None = None
         self._context = new_context(self.target, self._state, debug=debug)
 
@@ -203,6 +206,7 @@ class AgentFrameworkHost:
                 state.pruner.stop,
             ],
             grace=self._grace,
+            notice=self._notice,
         )
 
 

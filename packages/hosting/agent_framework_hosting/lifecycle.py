@@ -39,7 +39,10 @@ class Phase(StrEnum):
 
 
 class Lifecycle:
-    """Starts and stops engines and the callbacks of the channels. `grace`: seconds that runs get to finish.
+    """Starts and stops engines and the callbacks of the channels.
+
+    `grace`: seconds that runs get to finish. `notice`: seconds before that, in which a server with red readiness goes on as
+    before.
 
     `shared_engine` is a second engine, for runs that other processes may execute too. `preparation` comes before every
     start-up callback; if it fails, none of them is called. `on_drained` may be called twice: a drain may be cut short.
@@ -56,6 +59,7 @@ class Lifecycle:
         on_drained: Sequence[Callback] = (),
         on_shutdown: Sequence[Callback] = (),
         grace: float = 30.0,
+        notice: float = 0.0,
         drain_overrun: float = DRAIN_OVERRUN,
     ) -> None:
         self.phase = Phase.NEW
@@ -67,9 +71,15 @@ class Lifecycle:
         self._on_drained = tuple(on_drained)
         self._on_shutdown = tuple(on_shutdown)
         self.grace = grace
+        self.notice = notice
         self._drain_overrun = drain_overrun
         self._stop_errors: list[Exception] = []
         self._is_drained = False
+
+    @property
+    def shares_runs(self) -> bool:
+        """Whether other processes have the same state, and may execute the same runs."""
+        return len(self._engines) > 1
 
     async def prepare(self) -> None:
         """Do what has to be done before the start; `start` does so itself unless it is done.

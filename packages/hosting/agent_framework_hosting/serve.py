@@ -42,10 +42,11 @@ _KNOWN: Final = frozenset(inspect.signature(uvicorn.Config).parameters) - _OURS
 
 
 class DrainingServer(uvicorn.Server):
-    """A uvicorn server that goes on answering, with red readiness, until the runs have ended.
+    """A uvicorn server that lets the runs end while it still answers, and only then closes connections and application.
 
     Uvicorn itself stops listening, waits for every connection and only then tells the application. Runs would be told
-    last, streams would hold up the stop for as long as they last, and nobody could poll for the end of a background run.
+    last, and streams would hold up the stop for as long as they last. A server whose state nobody else has goes on
+    listening, so that the end of a background run can be followed; for one that shares it the others answer.
     """
 
     def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
@@ -59,15 +60,34 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let the runs end, then close the connections, then stop the application. A second SIGINT ends the waiting."""
+        notice = asyncio.create_task(asyncio.sleep(self._lifecycle.notice))
+        await self._wait(notice)
+        notice.cancel()
+        if self._lifecycle.shares_runs:
+            # A proxy that cannot connect asks the next server. It must not after a 503: for all it knows, a request that
+            # was sent has been begun.
+            self._close_door(sockets or [])
         hurried = asyncio.Event()
         drain = asyncio.create_task(self._lifecycle.drain(hurried=hurried))
-        # The flag is set by a signal handler, which cannot wake a task; uvicorn polls for it in the same way.
-        while not drain.done():
-            await asyncio.wait({drain}, timeout=0.1)
-            if self.force_exit:
-                hurried.set()
-        drain.result()
+        await self._wait(drain)
+        hurried.set()
+        await drain
         await super().shutdown(sockets)
+
+    async def _wait(self, task: asyncio.Task[None]) -> None:
+        """Wait for the task, or for a second SIGINT."""
+        # The flag is set by a signal handler, which cannot wake a task; uvicorn polls for it in the same way.
+        while not task.done() and not self.force_exit:
+            await asyncio.wait({task}, timeout=0.1)
+
+    def _close_door(self, sockets: Sequence[socket.socket]) -> None:
+        """Stop listening, and close connections as soon as nothing is being answered over them."""
+        for server in self.servers:
+            server.close()
+        for bound in sockets:
+            bound.close()
+        for connection in tuple(self.server_state.connections):
+            connection.shutdown()
 
 
 def configure(app: HostApp, host: str, port: int, *, workers: int, options: Mapping[str, Any]) -> uvicorn.Config:
