@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from agent_framework_hosting.sql.database import Database
+from agent_framework_hosting.sql.outdated import Outdated
 from agent_framework_hosting.stores.base import Retention
-from agent_framework_hosting_responses.stores import sql_conversations, sql_responses, sql_turns
+from agent_framework_hosting_responses.stores import sql_conversations, sql_erasure, sql_responses, sql_turns
 from agent_framework_hosting_responses.stores.tables import SCHEMA, metadata
 
 
@@ -28,18 +29,20 @@ async def test_tools_are_given_the_stores(database: Database) -> None:
 async def test_no_statement_of_a_request_reads_a_whole_table(database: Database) -> None:
     if not database.is_sqlite:
         return  # with next to no rows PostgreSQL reads whole tables, whatever indexes there are
-    modules = (sql_responses, sql_conversations, sql_turns)
+    modules = (sql_responses, sql_erasure, sql_conversations, sql_turns)
     statements = [
         str(statement.compile(dialect=sqlite.dialect()))
         for module in modules
-        for name, statement in vars(module).items()
+        for name, value in vars(module).items()
+        for statement in ([value.oldest.limit(1), value.count] if isinstance(value, Outdated) else [value])
         if isinstance(statement, (sa.Select, sa.CompoundSelect, sa.Update, sa.Delete)) and "BYTES" not in name
     ]
 
     def explain(connection: sa.Connection) -> list[str]:
         plans: list[str] = []
         for statement in statements:
-            sql = re.sub(r"\(__\[POSTCOMPILE_\w+\]\)", "(?)", statement)
+            sql = re.sub(r"\(__\[POSTCOMPILE_names\]\)", "(VALUES (?, ?))", statement)
+            sql = re.sub(r"\(__\[POSTCOMPILE_\w+\]\)", "(?)", sql)
             rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", tuple([1] * sql.count("?")))
             plans += [str(row[-1]) for row in rows]
         return plans

@@ -165,18 +165,24 @@ def _without_removed(context: Context, depth: int, *, kept: Context) -> Context:
     # By identity: a client may have given the id of a removed item to another one.
     live = {id(item) for item in kept.all_items()}
     nodes = list(context.nodes())
-    if all(id(item) in live for node in nodes[depth:] for item in node.items):
+    own, of_conversation = nodes[:depth], nodes[depth:]
+    if all(id(item) in live for node in of_conversation for item in node.items):
         return context
     rebuilt = EMPTY
-    for node in reversed(nodes[depth:]):
-        items = tuple(item for item in node.items if id(item) in live)
-        removed = {item["id"] for item in node.items} - {item["id"] for item in items}
-        approvals = {key: asked for key, asked in node.approvals.items() if key not in removed}
-        # Sessions of turns in the conversation may know the items, too.
-        rebuilt = _on(rebuilt, node, items, has_session=False, approvals=approvals)
-    for node in reversed(nodes[:depth]):
+    for node in reversed(of_conversation):
+        rebuilt = _with_live(rebuilt, node, live)
+    for node in reversed(own):
         rebuilt = _on(rebuilt, node, node.items, has_session=node.has_session, approvals=node.approvals)
     return rebuilt
+
+
+def _with_live(parent: Context, node: Context, live: set[int]) -> Context:
+    """Return the node on another parent, without the items that are not `live` any more."""
+    items = tuple(item for item in node.items if id(item) in live)
+    removed = {item["id"] for item in node.items} - {item["id"] for item in items}
+    approvals = {key: asked for key, asked in node.approvals.items() if key not in removed}
+    # Sessions of turns in the conversation may know the items, too.
+    return _on(parent, node, items, has_session=False, approvals=approvals)
 
 
 def _on(

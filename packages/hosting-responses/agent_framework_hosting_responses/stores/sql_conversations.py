@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from agent_framework_hosting.errors import AlreadyExists, StoreError
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.sql.database import Database
+from agent_framework_hosting.sql.outdated import Outdated
 from agent_framework_hosting.stores.base import Retention, StoreStats
 
 from ..protocol.json import JsonObject, encode_json
@@ -46,9 +47,6 @@ from .tables import IS_RUNNING, conversation_items, conversations, responses
 
 _NEWEST: Final = 2**62
 
-# Requests wait for a transaction on SQLite: it must not take long.
-_PRUNED_AT_ONCE: Final = 50
-
 _IS_ITEM = sa.and_(ITEMS, conversation_items.c.item_id == sa.bindparam("item"))
 
 _GET = sa.select(conversations.c.created_at, conversations.c.metadata).where(THIS)
@@ -58,8 +56,12 @@ _UPDATE = (
     .values(metadata=sa.bindparam("new_metadata"), stored_at=sa.bindparam("now"))
     .returning(conversations.c.created_at, conversations.c.metadata)
 )
-_DELETE = sa.delete(conversations).where(THIS)
-_DELETE_ITEMS = sa.delete(conversation_items).where(ITEMS)
+_NAMES: Final[sa.BindParameter[Any]] = sa.bindparam("names", expanding=True)
+_IS_NAMED = sa.tuple_(conversations.c.partition, conversations.c.id).in_(_NAMES)
+_DELETE = sa.delete(conversations).where(_IS_NAMED)
+_DELETE_ITEMS = sa.delete(conversation_items).where(
+    sa.tuple_(conversation_items.c.partition, conversation_items.c.conversation_id).in_(_NAMES)
+)
 _APPEND = (
     sa.update(conversations)
     .where(THIS)
@@ -116,14 +118,20 @@ _RELEASE = (
 )
 
 _IDLE = conversations.c.running_response_id.is_(None)
-_OLDEST = (
-    sa.select(conversations.c.partition, conversations.c.id)
+_OUTDATED = Outdated(
+    sa.select(conversations.c.partition, conversations.c.id, conversations.c.stored_at)
     .where(_IDLE)
-    .order_by(conversations.c.stored_at)
-    .limit(sa.bindparam("most"))
-    .with_for_update(skip_locked=True)
+    .order_by(conversations.c.stored_at),
+    count=sa.select(sa.func.count()).select_from(conversations),
+    stored_at=conversations.c.stored_at,
 )
-_EXPIRED = _OLDEST.where(conversations.c.stored_at < sa.bindparam("before"))
+# What was found and has not been used since: that gives it another time.
+_HOLD = (
+    sa.select(conversations.c.partition, conversations.c.id)
+    .where(_IS_NAMED, _IDLE, conversations.c.stored_at.in_(sa.bindparam("times", expanding=True)))
+    .order_by(conversations.c.partition, conversations.c.id)
+    .with_for_update()
+)
 _COUNT_ALL = sa.select(sa.func.count(), sa.func.min(conversations.c.stored_at)).select_from(conversations)
 _ITEM_BYTES = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(conversation_items.c.item)), 0))
 
@@ -299,17 +307,13 @@ class SqlConversationStore:
 
     async def prune(self, *, limit: int) -> int:
         """Erase at most `limit` conversations that are older or more than the retention allows."""
-        erased = 0
-        while erased < limit:
-            at_once = min(_PRUNED_AT_ONCE, limit - erased)
-            prune = partial(_prune, retention=self._retention, now=self._clock(), limit=at_once)
-            keys = await self._database.run(prune, erases=True)
-            for key in keys:
-                self._read.drop(key)
-            erased += len(keys)
-            if len(keys) < at_once:
-                break
-        return erased
+        find = partial(_OUTDATED.find, retention=self._retention, now=self._clock(), limit=limit)
+        rows = await self._database.run(find)
+        if rows:
+            await self._database.run(partial(_erase_outdated, rows=rows), erases=True)
+            for row in rows:
+                self._read.drop(ConversationKey(Partition(row.partition), ConversationId(row.id)))
+        return len(rows)
 
     async def stats(self) -> StoreStats:
         """Return what the store holds; `bytes` are those of the items."""
@@ -359,25 +363,15 @@ def _page(connection: sa.Connection, *, names: Mapping[str, object], query: List
     return connection.execute(_PAGES[query.order], {**names, **window, "most": query.limit + 1}).all()
 
 
-def _prune(connection: sa.Connection, *, retention: Retention, now: float, limit: int) -> list[ConversationKey]:
-    rows: Sequence[Any] = ()
-    if retention.max_age is not None:
-        rows = connection.execute(_EXPIRED, {"before": now - retention.max_age, "most": limit}).all()
-    if retention.max_entries is not None:
-        entries = connection.execute(_COUNT_ALL).one()[0]
-        surplus = min(limit, entries - retention.max_entries)
-        # Both are the oldest ones.
-        if surplus > len(rows):
-            rows = connection.execute(_OLDEST, {"most": surplus}).all()
-    keys = [ConversationKey(Partition(row.partition), ConversationId(row.id)) for row in rows]
-    if keys:
-        _erase(connection, keys=keys)
-    return keys
+def _erase_outdated(connection: sa.Connection, *, rows: Sequence[Any]) -> None:
+    found = {"names": [(row.partition, row.id) for row in rows], "times": [row.stored_at for row in rows]}
+    held = connection.execute(_HOLD, found).all()
+    if held:
+        _erase(connection, keys=[ConversationKey(Partition(row.partition), ConversationId(row.id)) for row in held])
 
 
 def _erase(connection: sa.Connection, *, keys: Sequence[ConversationKey]) -> int:
-    names = [names_of(key) for key in keys]
-    # The row first: whoever appends at this moment waits for it, and then finds nothing.
-    erased = connection.execute(_DELETE, names if len(names) > 1 else names[0]).rowcount
-    connection.execute(_DELETE_ITEMS, names if len(names) > 1 else names[0])
+    # The rows first: whoever appends at this moment waits for its own, and then finds nothing.
+    erased = connection.execute(_DELETE, {"names": keys}).rowcount
+    connection.execute(_DELETE_ITEMS, {"names": keys})
     return erased

@@ -16,14 +16,12 @@ import sqlalchemy as sa
 from agent_framework_hosting.errors import AlreadyExists, StaleWrite, StoreError
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
-from agent_framework_hosting.runs.log_table import forget_all
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.base import Retention, StoreStats
-from agent_framework_hosting.stores.sql import erase_session
 
 from . import sql_turns
 from .base import ConversationId, ConversationKey, IdempotencyKey, ResponseRecord, UnknownConversation
-from .context import EMPTY, Context, response_session_key
+from .context import EMPTY, Context
 from .context_cache import MAX_BYTES, ChainContext, ContextCache, size_of
 from .rows import (
     columns_of,
@@ -36,10 +34,8 @@ from .rows import (
     record_of,
     state_of,
 )
-from .tables import HAS_ENDED, IS_RUNNING, conversations, responses
-
-# Requests wait for a transaction on SQLite: it must not take long.
-_PRUNED_AT_ONCE: Final = 50
+from .sql_erasure import OUTDATED, erase, erase_outdated
+from .tables import IS_RUNNING, conversations, responses
 
 _IS_LIVE = responses.c.is_deleted.is_(sa.false())
 _THIS = sa.and_(responses.c.partition == sa.bindparam("p"), responses.c.id == sa.bindparam("r"))
@@ -74,52 +70,7 @@ _SAVE = (
 # Whoever erases the parent at this moment waits, and then sees that it is continued.
 _HOLD_PARENT = sa.select(responses.c.id).where(_THIS).with_for_update(read=True)
 
-_FIND = (
-    sa.select(responses.c.status, responses.c.conversation_id, responses.c.has_session)
-    .where(_THIS, _IS_LIVE)
-    .with_for_update()
-)
-# Not the row of a running response either, whatever it was.
-_BURY = (
-    sa.update(responses)
-    .where(_THIS)
-    .values(
-        is_deleted=True,
-        status=RunStatus.CANCELLED.value,
-        body=b"",
-        has_session=False,
-        owner="",
-        idempotency_key=None,
-        request_hash=None,
-        request=None,
-    )
-)
-
-
-def _unneeded() -> sa.Select[tuple[str]]:
-    """Select the ids of a tombstone that nothing continues, and of the tombstones before it that only it continued."""
-    child = responses.alias("child")
-    continues = sa.select(sa.literal(1)).where(child.c.partition == sa.bindparam("p"))
-    last = (
-        sa.select(responses.c.id, responses.c.previous_response_id.label("previous"))
-        .where(_THIS, responses.c.is_deleted.is_(sa.true()))
-        .where(~continues.where(child.c.previous_response_id == sa.bindparam("r")).exists())
-        .cte("unneeded", recursive=True)
-    )
-    before = responses.alias("before")
-    others = continues.where(child.c.previous_response_id == before.c.id, child.c.id != last.c.id)
-    step = (
-        sa.select(before.c.id, before.c.previous_response_id)
-        .select_from(before.join(last, before.c.id == last.c.previous))
-        .where(before.c.partition == sa.bindparam("p"), before.c.is_deleted.is_(sa.true()))
-        .where(~others.correlate(before, last).exists())
-    )
-    return sa.select(last.union(step).c.id)
-
-
-_IS_UNNEEDED = sa.and_(responses.c.partition == sa.bindparam("p"), responses.c.id.in_(_unneeded()))
-_HOLD_UNNEEDED = sa.select(responses.c.id).where(_IS_UNNEEDED).order_by(responses.c.id).with_for_update()
-_SWEEP = sa.delete(responses).where(_IS_UNNEEDED)
+_FIND = sa.select(responses.c.status, responses.c.conversation_id).where(_THIS, _IS_LIVE).with_for_update()
 
 
 def _chain() -> sa.Select[Any]:
@@ -169,20 +120,6 @@ _RUNNING_OF = (
     .limit(sa.bindparam("most"))
 )
 
-_IS_ENDED = sa.and_(_IS_LIVE, HAS_ENDED)
-_OLDEST = (
-    sa.select(responses.c.partition, responses.c.id, responses.c.has_session)
-    .where(_IS_ENDED)
-    .order_by(responses.c.stored_at)
-    .limit(sa.bindparam("most"))
-    .with_for_update(skip_locked=True)
-)
-_EXPIRED = _OLDEST.where(responses.c.stored_at < sa.bindparam("before"))
-_COUNT_ENDED = sa.select(
-    # Two indexes; telling the rows apart would read them.
-    sa.select(sa.func.count()).select_from(responses).where(_IS_LIVE).scalar_subquery()
-    - sa.select(sa.func.count()).select_from(responses).where(IS_RUNNING).scalar_subquery()
-)
 _COUNT = sa.select(sa.func.count(), sa.func.min(responses.c.stored_at)).where(_IS_LIVE)
 _BYTES = sa.select(
     sa.func.coalesce(
@@ -303,7 +240,7 @@ class SqlResponseStore:
                 return False
             if row.conversation_id is not None and not RunStatus(row.status).is_terminal:
                 sql_turns.unlock(connection, _runner_names(key, row.conversation_id))
-            _erase(connection, [key], sessions=[key] if row.has_session else [])
+            erase(connection, [key])
             return True
 
         try:
@@ -348,17 +285,15 @@ class SqlResponseStore:
 
     async def prune(self, *, limit: int) -> int:
         """Erase at most `limit` responses that are older or more than the retention allows, with their sessions."""
-        erased = 0
-        while erased < limit:
-            at_once = min(_PRUNED_AT_ONCE, limit - erased)
-            prune = partial(_prune, retention=self._retention, now=self._clock(), limit=at_once)
-            keys = await self._database.run(prune, erases=True)
-            for key in keys:
-                self._contexts.forget(key)
-            erased += len(keys)
-            if len(keys) < at_once:
-                break
-        return erased
+        find = partial(OUTDATED.find, retention=self._retention, now=self._clock(), limit=limit)
+        rows = await self._database.run(find)
+        if rows:
+            try:
+                await self._database.run(partial(erase_outdated, rows=rows), erases=True)
+            finally:
+                for row in rows:
+                    self._contexts.forget(RunKey(Partition(row.partition), RunId(row.id)))
+        return len(rows)
 
     async def stats(self) -> StoreStats:
         """Return what the store holds; `bytes` includes what is kept for responses that continue deleted ones."""
@@ -476,33 +411,3 @@ def _linked(connection: sa.Connection, partition: Partition, newest_first: Seque
             call_ids=notes.call_ids,
         )
     return context
-
-
-def _erase(connection: sa.Connection, keys: Sequence[RunKey], *, sessions: Sequence[RunKey]) -> None:
-    """Erase responses: what is continued leaves a tombstone, and takes it along when it goes."""
-    names = [_names(key) for key in keys]
-    connection.execute(_BURY, names if len(names) > 1 else names[0])
-    if connection.dialect.name != "sqlite":
-        # Whoever continues one of these at this moment is waited for: the statement after this one sees it.
-        for name in names:
-            connection.execute(_HOLD_UNNEEDED, name)
-    connection.execute(_SWEEP, names if len(names) > 1 else names[0])
-    for key in sessions:
-        erase_session(connection, key.partition, response_session_key(key.run_id))
-
-
-def _prune(connection: sa.Connection, *, retention: Retention, now: float, limit: int) -> list[RunKey]:
-    rows: Sequence[Any] = ()
-    if retention.max_age is not None:
-        rows = connection.execute(_EXPIRED, {"before": now - retention.max_age, "most": limit}).all()
-    if retention.max_entries is not None:
-        surplus = min(limit, connection.execute(_COUNT_ENDED).scalar_one() - retention.max_entries)
-        # Both are the oldest ones.
-        if surplus > len(rows):
-            rows = connection.execute(_OLDEST, {"most": surplus}).all()
-    keys = {RunKey(Partition(row.partition), RunId(row.id)): row.has_session for row in rows}
-    if keys:
-        _erase(connection, list(keys), sessions=[key for key, has_session in keys.items() if has_session])
-        # Their logs have the text, too, and may be younger than what their own store forgets.
-        forget_all(connection, keys=list(keys))
-    return list(keys)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -52,8 +52,9 @@ _PAGE: Final = (
 )
 _ALL: Final = sa.select(_event.kind, _event.data).where(_IS_EVENT).order_by(_event.position)
 _ADD: Final = sa.insert(run_events)
-_FORGET_LOG: Final = sa.delete(run_logs).where(_IS_LOG)
-_FORGET_EVENTS: Final = sa.delete(run_events).where(_IS_EVENT)
+_KEYS: Final[sa.BindParameter[Any]] = sa.bindparam("keys", expanding=True)
+_FORGET_LOGS: Final = sa.delete(run_logs).where(sa.tuple_(_log.partition, _log.run_id).in_(_KEYS))
+_FORGET_EVENTS: Final = sa.delete(run_events).where(sa.tuple_(_event.partition, _event.run_id).in_(_KEYS))
 
 
 class LogState(NamedTuple):
@@ -238,16 +239,14 @@ def read_states(connection: sa.Connection, *, keys: Sequence[RunKey]) -> dict[Ru
 
 def forget(connection: sa.Connection, *, key: RunKey) -> None:
     """Erase a log."""
-    where = {"in_partition": key.partition, "of_run": key.run_id}
-    # The row first: whoever writes to the log holds its lock until the events are there, too.
-    connection.execute(_FORGET_LOG, where)
-    connection.execute(_FORGET_EVENTS, where)
+    forget_all(connection, keys=[key])
 
 
 def forget_all(connection: sa.Connection, *, keys: Sequence[RunKey]) -> None:
     """Erase logs."""
-    for key in keys:
-        forget(connection, key=key)
+    # The rows first: whoever writes to a log holds its row's lock until the events are there, too.
+    connection.execute(_FORGET_LOGS, {"keys": keys})
+    connection.execute(_FORGET_EVENTS, {"keys": keys})
 
 
 def find_closed(connection: sa.Connection, *, before: float, limit: int) -> list[RunKey]:

@@ -19,6 +19,7 @@ import pickle
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -31,6 +32,7 @@ from ..checkpoints import is_checkpoint_id, path_segment
 from ..isolation import Partition
 from ..stores.base import Retention, StoreStats
 from .database import Database
+from .outdated import Outdated
 from .tables import checkpoints as table
 
 _RETENTION: Final = Retention()
@@ -69,8 +71,13 @@ class SqlCheckpoints:
 
     async def prune(self, *, limit: int) -> int:
         """Erase what the retention no longer covers, at most `limit` checkpoints; return how many."""
-        now = self._clock()
-        return await self._database.run(lambda connection: self._prune(connection, now, limit), erases=True)
+        find = partial(_OUTDATED.find, retention=self._retention, now=self._clock(), limit=limit)
+        rows = await self._database.run(find)
+        if rows:
+            # One that was saved again since has another time.
+            found = {"names": [tuple(row)[:3] for row in rows], "times": [row.stored_at for row in rows]}
+            await self._database.run(lambda connection: connection.execute(_ERASE, found), erases=True)
+        return len(rows)
 
     async def stats(self) -> StoreStats:
         """Return what the table holds."""
@@ -85,25 +92,19 @@ class SqlCheckpoints:
             oldest=None if oldest is None else max(0.0, self._clock() - oldest),
         )
 
-    def _prune(self, connection: sa.Connection, now: float, limit: int) -> int:
-        erased = 0
-        if self._retention.max_age is not None:
-            too_old = now - self._retention.max_age
-            erased = _erase_oldest(connection, limit, table.c.stored_at < too_old)
-        if self._retention.max_entries is not None:
-            entries = connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
-            too_many = entries - self._retention.max_entries
-            erased += _erase_oldest(connection, max(0, min(limit - erased, too_many)))
-        return erased
-
 
 _KEY: Final = (table.c.partition, table.c.chain, table.c.checkpoint_id)
 _ORDER: Final = (table.c.position, table.c.stored_at, table.c.checkpoint_id)
 
-
-def _erase_oldest(connection: sa.Connection, limit: int, *conditions: sa.ColumnElement[bool]) -> int:
-    oldest = sa.select(*_KEY).where(*conditions).order_by(table.c.stored_at, table.c.position).limit(limit)
-    return connection.execute(sa.delete(table).where(sa.tuple_(*_KEY).in_(oldest))).rowcount
+_OUTDATED: Final = Outdated(
+    sa.select(*_KEY, table.c.stored_at).order_by(table.c.stored_at, table.c.position),
+    count=sa.select(sa.func.count()).select_from(table),
+    stored_at=table.c.stored_at,
+)
+_ERASE: Final = sa.delete(table).where(
+    sa.tuple_(*_KEY).in_(sa.bindparam("names", expanding=True)),
+    table.c.stored_at.in_(sa.bindparam("times", expanding=True)),
+)
 
 
 class _SqlChain:

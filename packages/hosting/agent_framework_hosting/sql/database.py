@@ -206,13 +206,16 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
 def _postgres_engine(url: sa.URL) -> sa.Engine:
     # No ping before each transaction: one whose connection turns out to be lost is repeated.
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         pool_size=POOL_SIZE,
         max_overflow=0,
         hide_parameters=True,
         connect_args={name: value for name, value in _POSTGRES_DEFAULTS.items() if name not in url.query},
     )
+    # `(a, b) IN (VALUES …)`: joined with the table over its index. A list of pairs is a condition for each pair.
+    engine.dialect.tuple_in_values = True
+    return engine
 
 
 def _is_unavailable(error: DBAPIError) -> bool:

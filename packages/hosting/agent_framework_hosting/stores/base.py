@@ -76,7 +76,10 @@ class Prunable(Protocol):
     """A store that does not forget by itself: the host has it pruned from time to time."""
 
     async def prune(self, *, limit: int) -> int:
-        """Erase what the store's retention no longer covers, at most `limit` entries; return how many."""
+        """Erase what the store's retention no longer covers, at most `limit` entries; return how many.
+
+        Fewer than `limit` say that there are no more.
+        """
         ...
 
     async def stats(self) -> StoreStats:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from graphlib import TopologicalSorter
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 from agent_framework import AgentSession
@@ -25,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..errors import StoreError, StoreUnavailable
 from ..isolation import Partition
 from ..sql.database import Database
+from ..sql.outdated import Outdated
 from ..sql.tables import sessions
 from .base import Retention, SessionKey, StoreStats
 from .snapshots import Delta, Snapshot, SnapshotCodec, decode_lists, diff, encode_lists, replay, trim
@@ -39,8 +41,8 @@ CACHED_BYTES: Final = 32 * 2**20
 _ROW_COST: Final = 256
 _SLACK: Final = 16_384
 
-# Transactions of the host wait for one batch of the pruning.
-_PRUNED_AT_ONCE: Final = 50
+_Name: TypeAlias = tuple[str, str]
+"""Partition and key of a row."""
 
 
 class SqlSessionStore:
@@ -113,14 +115,11 @@ class SqlSessionStore:
 
     async def prune(self, *, limit: int) -> int:
         """Erase what the store's retention no longer covers, at most `limit` sessions; return how many."""
-        erased = 0
-        while erased < limit:
-            most = min(_PRUNED_AT_ONCE, limit - erased)
-            outdated = await self._database.run(partial(self._outdated, limit=most))
-            if not outdated:
-                break
-            erased += await self._database.run(partial(_erase_all, outdated=outdated), erases=True)
-        return erased
+        find = partial(_OUTDATED.find, retention=self._retention, now=self._clock(), limit=limit)
+        rows = await self._database.run(find)
+        if rows:
+            await self._database.run(partial(_erase_versions, rows=rows), erases=True)
+        return len(rows)
 
     async def stats(self) -> StoreStats:
         """Return what the store holds; `bytes` counts what erased sessions have left for others, too."""
@@ -132,25 +131,18 @@ class SqlSessionStore:
             oldest=None if oldest is None else max(0.0, self._clock() - oldest),
         )
 
-    def _outdated(self, connection: sa.Connection, *, limit: int) -> Sequence[sa.Row[str, str, str]]:
-        """Return partition, key and version of the oldest sessions that are too old or too many."""
-        oldest = _OLDEST.limit(limit)
-        if self._retention.max_entries is not None:
-            count = connection.execute(_COUNT).scalar_one()
-            excess = count - self._retention.max_entries
-            if excess > 0:
-                return connection.execute(oldest.limit(min(limit, excess))).all()
-        if self._retention.max_age is None:
-            return ()
-        return connection.execute(oldest.where(_row.stored_at < self._clock() - self._retention.max_age)).all()
-
 
 def erase_session(connection: sa.Connection, partition: Partition, key: SessionKey) -> bool:
-    """Erase a session inside of the caller's transaction; `False` if there was none.
+    """Erase a session inside of the caller's transaction; `False` if there was none. See `erase_sessions`."""
+    return erase_sessions(connection, [(partition, key)]) > 0
+
+
+def erase_sessions(connection: sa.Connection, keys: Sequence[tuple[Partition, SessionKey]]) -> int:
+    """Erase sessions inside of the caller's transaction, in a handful of statements; return how many there were.
 
     For stores in the same database whose entries own sessions. Run the transaction with `erases=True`.
     """
-    return _erase(connection, partition, key, _ERASE)
+    return _erase(connection, connection.execute(_HELD, {"names": keys}).all())
 
 
 # --- In memory
@@ -202,8 +194,6 @@ _PARTITION: Final = sa.bindparam("in_partition", type_=sa.Text)
 _KEY: Final = sa.bindparam("of_key", type_=sa.Text)
 _IS_ROW: Final = sa.and_(_row.partition == _PARTITION, _row.key == _KEY)
 _IS_LIVE: Final = sa.and_(_IS_ROW, _row.is_deleted == sa.false())
-_IS_BASED: Final = sa.and_(_row.partition == _PARTITION, _row.base_key == _KEY)
-_GRAVE: Final = sa.bindparam("grave", type_=sa.Text)
 
 _VERSION: Final = sa.select(_row.version).where(_IS_LIVE)
 
@@ -212,21 +202,47 @@ _BASE: Final = sa.select(_row.version, _row.cost).where(_IS_LIVE).with_for_updat
 
 _CLAIM: Final = sa.update(sessions).where(_IS_LIVE, _row.is_claimed == sa.false()).values(is_claimed=True)
 
-_ERASE: Final = sa.update(sessions).where(_IS_LIVE).values(key=_GRAVE, is_deleted=True)
-_ERASE_VERSION: Final = _ERASE.where(_row.version == sa.bindparam("of_version"))
-_REBASE: Final = sa.update(sessions).where(_IS_BASED).values(base_key=_GRAVE)
+_NAMES: Final[sa.BindParameter[Any]] = sa.bindparam("names", expanding=True)
+_IS_NAMED: Final = sa.tuple_(_row.partition, _row.key).in_(_NAMES)
+_IS_BASED_ON_NAMED: Final = sa.tuple_(_row.partition, _row.base_key).in_(_NAMES)
 
-_TOMBSTONE: Final = (
-    sa.select(_row.base_key, _row.rest, _row.lists).where(_IS_ROW, _row.is_deleted == sa.true()).with_for_update()
+# In the order of their names, so that those who erase the same rows wait for each other instead of both giving up.
+_HELD: Final = (
+    sa.select(_row.partition, _row.key, _row.version)
+    .where(_IS_NAMED, _row.is_deleted == sa.false())
+    .order_by(_row.partition, _row.key)
+    .with_for_update()
 )
-_DEPENDANTS: Final = sa.select(_row.rest.is_(None), _row.lists).where(_IS_BASED)
-_REMOVE: Final = sa.delete(sessions).where(_IS_ROW)
+_GRAVE: Final = sa.literal("tombstone:")
+_REBASE: Final = (
+    sa.update(sessions)
+    .where(_IS_BASED_ON_NAMED)
+    .values(
+        base_key=sa.select(_GRAVE + _ancestor.version)
+        .where(_ancestor.partition == _row.partition, _ancestor.key == _row.base_key)
+        .scalar_subquery()
+    )
+)
+_BURY: Final = sa.update(sessions).where(_IS_NAMED).values(key=_GRAVE + _row.version, is_deleted=True)
+
+_TOMBSTONES: Final = (
+    sa.select(_row.partition, _row.key, _row.base_key, _row.rest, _row.lists)
+    .where(_IS_NAMED, _row.is_deleted == sa.true())
+    .order_by(_row.partition, _row.key)
+    .with_for_update()
+)
+_DEPENDANTS: Final = sa.select(
+    _row.partition, _row.key, _row.base_key, _row.rest.is_(None).label("is_same"), _row.lists
+).where(_IS_BASED_ON_NAMED)
+_REMOVE: Final = sa.delete(sessions).where(_IS_NAMED)
 _TRIM: Final = sa.update(sessions).where(_IS_ROW).values(rest=sa.bindparam("new_rest"), lists=sa.bindparam("new_lists"))
 
-_OLDEST: Final = (
-    sa.select(_row.partition, _row.key, _row.version).where(_row.is_deleted == sa.false()).order_by(_row.stored_at)
-)
 _COUNT: Final = sa.select(sa.func.count()).select_from(sessions).where(_row.is_deleted == sa.false())
+_OUTDATED: Final = Outdated(
+    sa.select(_row.partition, _row.key, _row.version).where(_row.is_deleted == sa.false()).order_by(_row.stored_at),
+    count=_COUNT,
+    stored_at=_row.stored_at,
+)
 _OLDEST_TIME: Final = sa.select(sa.func.min(_row.stored_at)).where(_row.is_deleted == sa.false())
 _SIZE: Final = sa.select(
     sa.func.sum(sa.func.length(_row.lists)) + sa.func.sum(sa.func.coalesce(sa.func.length(_row.rest), 0))
@@ -349,46 +365,85 @@ def _claim(connection: sa.Connection, *, partition: Partition, key: SessionKey) 
     return connection.execute(_CLAIM, {"in_partition": partition, "of_key": key}).rowcount == 1
 
 
-def _erase_all(connection: sa.Connection, *, outdated: Sequence[sa.Row[str, str, str]]) -> int:
+def _erase_versions(connection: sa.Connection, *, rows: Sequence[sa.Row[str, str, str]]) -> int:
     """Erase these versions; one that was written again since is another one."""
-    return sum(
-        _erase(connection, Partition(row.partition), SessionKey(row.key), _ERASE_VERSION, row.version)
-        for row in outdated
-    )
+    wanted = {tuple(row) for row in rows}
+    held = connection.execute(_HELD, {"names": [(row.partition, row.key) for row in rows]}).all()
+    return _erase(connection, [row for row in held if tuple(row) in wanted])
 
 
-def _erase(
-    connection: sa.Connection, partition: Partition, key: SessionKey, statement: sa.Update, version: str | None = None
-) -> bool:
-    grave = f"tombstone:{secrets.token_hex(16)}"
-    where = {"in_partition": partition, "of_key": key, "grave": grave}
-    if connection.execute(statement, where if version is None else {**where, "of_version": version}).rowcount == 0:
-        return False
-    # After the row's key has changed nobody can base another row on it any more.
-    connection.execute(_REBASE, where)
-    _tidy(connection, partition, grave)
-    return True
+def _erase(connection: sa.Connection, held: Sequence[sa.Row[str, str, str]]) -> int:
+    """Erase rows that the transaction holds: nobody can base another row on them any more."""
+    if held:
+        names = [(row.partition, row.key) for row in held]
+        connection.execute(_REBASE, {"names": names})
+        connection.execute(_BURY, {"names": names})
+        _tidy(connection, {(row.partition, f"tombstone:{row.version}") for row in held})
+    return len(held)
 
 
-def _tidy(connection: sa.Connection, partition: Partition, key: str | None) -> None:
-    """Remove a tombstone that nothing is based on, or what nobody needs of it; then the same with its base."""
-    while key is not None:
-        where = {"in_partition": partition, "of_key": key}
-        row = connection.execute(_TOMBSTONE, where).one_or_none()
-        if row is None:  # a live row
+def _tidy(connection: sa.Connection, names: Collection[_Name]) -> None:
+    """Remove tombstones that nothing is based on, and what nobody needs of the others; then the same with their bases."""
+    while names:
+        found = connection.execute(_TOMBSTONES, {"names": list(names)}).all()
+        if not found:  # live rows
             return
-        dependants = connection.execute(_DEPENDANTS, where).all()
-        if dependants:
-            needs = [Delta(None if is_same else b"", decode_lists(lists)) for is_same, lists in dependants]
-            delta = Delta(row.rest, decode_lists(row.lists))
-            trimmed = trim(delta, needs)
-            if trimmed == delta:
-                return
-            new = {"new_rest": trimmed.rest, "new_lists": encode_lists(trimmed.lists)}
-            connection.execute(_TRIM, {**where, **new})
+        rows: dict[_Name, Any] = {(row.partition, row.key): row for row in found}
+        dependants: dict[_Name, dict[_Name, Delta]] = {name: {} for name in rows}
+        for row in connection.execute(_DEPENDANTS, {"names": list(rows)}):
+            need = Delta(None if row.is_same else b"", decode_lists(row.lists))
+            dependants[row.partition, row.base_key][row.partition, row.key] = need
+        tidied = _tidied(rows, dependants)
+        if tidied.removed:
+            connection.execute(_REMOVE, {"names": tidied.removed})
+        if tidied.trimmed:
+            connection.execute(_TRIM, [_trimmed(name, left) for name, left in tidied.trimmed.items()])
+        names = tidied.bases
+
+
+@dataclass(frozen=True, slots=True)
+class _Tidied:
+    """What becomes of tombstones, and which bases of theirs may need less from now on."""
+
+    removed: list[_Name] = field(default_factory=list)
+    trimmed: dict[_Name, Delta] = field(default_factory=dict)
+    bases: set[_Name] = field(default_factory=set)
+
+
+def _tidied(rows: Mapping[_Name, Any], dependants: Mapping[_Name, dict[_Name, Delta]]) -> _Tidied:
+    tidied = _Tidied()
+    for name in _youngest_first(rows):
+        row, needs = rows[name], dependants[name]
+        base = (row.partition, row.base_key)
+        # Of a base that is among the rows, too, as it will be needed when its turn comes.
+        if not needs:
+            tidied.removed.append(name)
+            dependants.get(base, {}).pop(name, None)
         else:
-            connection.execute(_REMOVE, where)
-        key = row.base_key
+            delta = Delta(row.rest, decode_lists(row.lists))
+            left = trim(delta, list(needs.values()))
+            if left == delta:
+                continue
+            tidied.trimmed[name] = left
+            if base in rows:
+                dependants[base][name] = left
+        if row.base_key is not None and base not in rows:
+            tidied.bases.add(base)
+    return tidied
+
+
+def _trimmed(name: _Name, left: Delta) -> dict[str, object]:
+    return {"in_partition": name[0], "of_key": name[1], "new_rest": left.rest, "new_lists": encode_lists(left.lists)}
+
+
+def _youngest_first(rows: Mapping[_Name, Any]) -> Iterable[_Name]:
+    """Return the names of the rows, each after all that are based on it."""
+    order: TopologicalSorter[_Name] = TopologicalSorter()
+    for name, row in rows.items():
+        order.add(name)
+        if (base := (row.partition, row.base_key)) in rows:
+            order.add(base, name)
+    return order.static_order()
 
 
 def _stats(connection: sa.Connection) -> tuple[int, int, float | None]:
