@@ -129,7 +129,8 @@ class Client:
             except (openai.APIConnectionError, httpx2.TransportError):
                 await self._was_cut("cut")
             except openai.InternalServerError as error:
-                assert error.status_code == httpx2.codes.SERVICE_UNAVAILABLE, error.message
+                if error.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
+                    raise
                 await self._was_cut("unavailable")
 
     def official(self) -> openai.AsyncOpenAI:

@@ -367,9 +367,8 @@ def _tend() -> None:
             case "start":
                 if name in children:  # a test failed before it ended it
                     _end(children.pop(name), patience=0.0)
-                children[name], answer = _fork(order)
-            case "signal":
-                os.kill(children[name], order["signal"])
+                children[name], url = _fork(order)
+                answer = {"process": children[name], "url": url}
             case _:
                 answer = _end(children.pop(name), patience=0.0 if order["do"] == "kill" else _PATIENCE)
         print(json.dumps(answer), flush=True)

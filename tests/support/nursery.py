@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import subprocess
@@ -23,13 +24,15 @@ class Nursery:
         self._process = subprocess.Popen(
             [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._processes: dict[str, int] = {}
 
-    def start(self, server: str = "", *, target: str, **options: object) -> str:
+    def start(self, server: str = "", /, *, target: str, **options: object) -> str:
         """Start a server of `target` with the options of a host; return its URL."""
-        url = self._ask({"do": "start", "server": server, "target": target, **options})
-        assert isinstance(url, str)
-        assert url, "The server did not start; stderr says why."
-        return url
+        made = self._ask({"do": "start", "server": server, "target": target, **options})
+        assert isinstance(made, dict)
+        assert made["url"], "The server did not start; stderr says why."
+        self._processes[server] = made["process"]
+        return str(made["url"])
 
     def start_and_die(self, *, target: str, kill: str, **options: object) -> None:
         """Start a server that kills itself at a write that nobody asks it for, and wait until it has."""
@@ -42,11 +45,12 @@ class Nursery:
 
     def pause(self, server: str = "") -> None:
         """Have the server stand still, in the middle of whatever it does."""
-        self._ask({"do": "signal", "server": server, "signal": signal.SIGSTOP})
+        # Not an order: the nursery may be busy with a server that cannot start before this one goes on.
+        os.kill(self._processes[server], signal.SIGSTOP)
 
     def resume(self, server: str = "") -> None:
         """Have a paused server go on."""
-        self._ask({"do": "signal", "server": server, "signal": signal.SIGCONT})
+        os.kill(self._processes[server], signal.SIGCONT)
 
     def await_death(self, server: str = "") -> None:
         """Wait until the server has killed itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 from nursery import Nursery
@@ -41,14 +42,14 @@ class Replicas:
         """Have a server stand still for so many seconds. One that is away already is left alone."""
         if not self._away[number].locked():
             async with self._away[number]:
-                await self._do(lambda: self._nursery.pause(_name(number)))
+                self._nursery.pause(_name(number))
                 await asyncio.sleep(seconds)
-                await self._do(lambda: self._nursery.resume(_name(number)))
+                self._nursery.resume(_name(number))
 
     async def end(self) -> None:
         """Kill all servers."""
         for number in range(len(self.urls)):
-            await self._do(lambda number=number: self._nursery.kill(_name(number)))
+            await self._do(partial(self._nursery.kill, _name(number)))
 
     async def _do(self, order: Callable[[], ResultT]) -> ResultT:
         async with self._orders:
