@@ -172,6 +172,10 @@ class ResponseRuns:
                 opening += turn.encoder.start()
             await turn.log.append(Attempt(turn.key, 0), opening)
             await turn.engine.start(self._operation, turn.key)
+        except StaleWrite:
+            # This process stood still meanwhile: it was taken for dead, and whoever has the run now tells all of it.
+            logger.warning("A run was taken over while it was accepted", extra={"run_id": turn.key.run_id})
+            self._leave_out(turn)
         except BaseException:
             self._leave_out(turn)
             await turn.log.drop(turn.key)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import wire
 from agent_framework import Agent, Executor, Workflow, WorkflowBuilder, WorkflowContext, handler
 from states import State
 from witness import Answer, LocalClient, Witness, local
 
-from agent_framework_hosting import AgentFrameworkHost, ChannelSession
+from agent_framework_hosting import AgentFrameworkHost, ChannelSession, IsolationKeys
+from agent_framework_hosting.runs.base import Attempt, LogEntry, RunId, RunKey
 from agent_framework_hosting.testing.agents import Gate
 from agent_framework_hosting_responses import ResponsesChannel
+from agent_framework_hosting_responses.stores.tables import responses
 
 SECONDS = 60.0
 TURNS = 20
@@ -39,6 +42,14 @@ class Replica:
 
     async def get(self, path: str) -> Answer:
         return await self.ask("GET", f"/v1/{path}")
+
+    async def ended(self, response_id: str) -> Any:
+        """Return a background response as soon as it is terminal."""
+        while True:
+            response = (await self.get(f"responses/{response_id}")).json()
+            if response["status"] not in wire.RUNNING:
+                return response
+            await asyncio.sleep(0.01)
 
     async def delete(self, path: str) -> None:
         answer = await self.ask("DELETE", f"/v1/{path}")
@@ -142,6 +153,42 @@ async def test_a_request_that_is_repeated_at_the_other_replica_gets_the_same_res
 
 
 # --- Conversations
+
+
+@pytest.mark.behaviour("D11")
+async def test_a_replica_that_stood_still_while_it_accepted_a_run_leaves_it_to_who_took_it_over(
+    one_database: dict[str, Any],
+) -> None:
+    async with replicas(one_database) as (one, other):
+        log = one.host._context.durable_log
+        stands, goes_on = asyncio.Event(), asyncio.Event()
+        append = log.append
+
+        async def stand_still(attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
+            if attempt.number == 0:
+                stands.set()
+                await goes_on.wait()
+            await append(attempt, entries, closes=closes)
+
+        log.append = stand_still  # type: ignore[method-assign]
+        async with asyncio.timeout(SECONDS):
+            accepting = asyncio.create_task(one.create("question", background=True))
+            await stands.wait()
+            (channel,) = other.host.channels
+            assert isinstance(channel, ResponsesChannel)
+            store = other.host._context.database
+            assert store is not None
+            (response_id,) = await store.run(lambda connection: connection.execute(sa.select(responses.c.id)).scalars())
+            await channel.service.restart(RunKey(IsolationKeys().partition, RunId(response_id)))
+            told = await other.ended(response_id)
+            goes_on.set()
+
+            assert await accepting == response_id
+
+        assert told["status"] == "completed"
+        for replica in (one, other):
+            assert (await replica.get(f"responses/{response_id}")).json() == told
+            wire.check_stream(wire.parse_sse((await replica.get(f"responses/{response_id}?stream=true")).content))
 
 
 @pytest.mark.behaviour("A1", "A9")
