@@ -429,7 +429,7 @@ KINDS = {
     "one-shot with a history in files": Kind(partial(Chain, target="filed"), ("claim", "put session", "create")),
     "one-shot of a workflow": Kind(
         partial(Chain, target="workflow"),
-        ("save checkpoint", "save checkpoint", "delete checkpoint", "put session", "create"),
+        ("save checkpoint", "put session", "create"),
     ),
     "stream": Kind(partial(Chain, {"stream": True}), _TURN, is_told=True),
     "background": Kind(partial(Chain, {"background": True}), _BACKGROUND, is_told=True, is_queued=True),

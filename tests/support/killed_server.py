@@ -37,6 +37,7 @@ import sqlalchemy as sa
 import uvicorn
 from agent_framework import (
     Agent,
+    AgentResponseUpdate,
     BaseChatClient,
     ChatResponse,
     ChatResponseUpdate,
@@ -58,6 +59,7 @@ from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.runs import procrastinate  # before `Database` is replaced: the queue's writes are its own
 from agent_framework_hosting.runs.log_table import WriteBatch
 from agent_framework_hosting.sql import database, presence
+from agent_framework_hosting.sql.tables import checkpoints
 from agent_framework_hosting.types import HostStatePaths
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 from agent_framework_hosting_responses.stores.tables import responses
@@ -228,10 +230,70 @@ def _remembering() -> Workflow:
     return WorkflowBuilder(start_executor=Remember(), name="told").build()
 
 
+class Step(Executor):
+    """Speaks, writes into a file that it was executed, and hands on, unless it is `held` at this message."""
+
+    def __init__(self, name: str, order: Mapping[str, Any]) -> None:
+        super().__init__(id=name)
+        self.witness = Path(order["witness"])
+        self.held = order.get("held")
+        self.heard: list[str] = []
+
+    @handler
+    async def step(self, message: str, ctx: WorkflowContext[str, Any]) -> None:
+        """Do one step."""
+        self.heard.append(message)
+        await self.speak(ctx)
+        with self.witness.open("a") as witness:
+            witness.write(self.id)
+        if self.held == f"{self.id} {message}":
+            await asyncio.Event().wait()
+        await ctx.send_message(message)
+
+    async def speak(self, ctx: WorkflowContext[str, Any]) -> None:
+        """Say what was heard in this conversation."""
+        await ctx.yield_output(f"{self.id}: {'+'.join(self.heard)}")
+
+    async def on_checkpoint_save(self) -> dict[str, Any]:
+        """Return what was heard."""
+        return {"heard": list(self.heard)}
+
+    async def on_checkpoint_restore(self, state: dict[str, Any]) -> None:
+        """Hear it again."""
+        self.heard = list(state["heard"])
+
+
+class StreamingStep(Step):
+    """Speaks twice: a message, and another in pieces."""
+
+    async def speak(self, ctx: WorkflowContext[str, Any]) -> None:
+        """Say it in pieces."""
+        await super().speak(ctx)
+        for piece in ("in ", "pieces"):
+            await ctx.yield_output(AgentResponseUpdate(contents=[Content.from_text(piece)], role="assistant"))
+
+
+class RepeatingStep(Step):
+    """Repeats as a whole what the step before it has said in pieces, which counts as said."""
+
+    async def speak(self, ctx: WorkflowContext[str, Any]) -> None:
+        """Repeat it, and say something new."""
+        await ctx.yield_output(Message("assistant", ["in pieces"], author_name="b"))
+        await super().speak(ctx)
+
+
+def _stepping(order: Mapping[str, Any]) -> Workflow:
+    a, b, c = Step("a", order), StreamingStep("b", order), RepeatingStep("c", order)
+    # Without a name: it has another one in every process.
+    return WorkflowBuilder(start_executor=a).add_edge(a, b).add_edge(b, c).build()
+
+
 def _target(order: Mapping[str, Any]) -> Agent[Any] | Callable[[], Workflow]:
     match order["target"]:
         case "workflow":
             return _remembering
+        case "steps":
+            return functools.partial(_stepping, order)
         case "filed":  # its history lies in files beside the database
             return Agent(
                 client=Told(),
@@ -247,7 +309,7 @@ def _target(order: Mapping[str, Any]) -> Agent[Any] | Callable[[], Workflow]:
 
 
 class App:
-    """The host, and what tests ask beside: `/-/writes` of the last request that was no GET, and `/-/stored` responses."""
+    """The host, and what tests ask beside: `/-/writes` of the last request that was no GET, `/-/stored` responses, and `/-/checkpoints`."""
 
     def __init__(self, host: AgentFrameworkHost, store: database.Database | None) -> None:
         self._host = host
@@ -263,12 +325,20 @@ class App:
             await JSONResponse(_last[0].writes)(scope, receive, send)
         elif request.url.path == "/-/stored":
             await JSONResponse(await self._stored())(scope, receive, send)
+        elif request.url.path == "/-/checkpoints":
+            await JSONResponse(await self._checkpoints())(scope, receive, send)
         else:
             journal = Journal.read(request.headers.get("x-kill"))
             _journal.set(journal)
             if request.method != "GET":
                 _last[0] = journal
             await self._host(scope, receive, send)
+
+    async def _checkpoints(self) -> int:
+        """Return how many checkpoints are stored."""
+        assert self._store is not None
+        count = sa.select(sa.func.count()).select_from(checkpoints)
+        return await self._store.run(lambda connection: connection.scalars(count).one())
 
     async def _stored(self) -> list[str]:
         """Return the ids of all responses that readers can find."""
@@ -302,8 +372,8 @@ def _serve(order: Mapping[str, Any], say: Callable[[str], None]) -> None:
             QuickPresence.seconds = QuickEngine.seconds = float(order["lease"])
         presence.Presence = QuickPresence  # type: ignore[misc, assignment]
         procrastinate.ProcrastinateRunEngine = QuickEngine  # type: ignore[misc]
-    options = {name: order[name] for name in ("state_dir", "database_url") if name in order}
-    settings = ResponsesSettings(lost_runs=order.get("lost_runs", "fail"))
+    options = {name: order[name] for name in ("state_dir", "database_url", "shutdown_grace") if name in order}
+    settings = ResponsesSettings(lost_runs=order.get("lost_runs", "resume"))
     host = AgentFrameworkHost(_target(order), channels=[ResponsesChannel(settings=settings)], **options)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

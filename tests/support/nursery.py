@@ -43,6 +43,11 @@ class Nursery:
         """Kill the server, and wait until it is gone."""
         self._ask({"do": "kill", "server": server})
 
+    def stop(self, server: str = "") -> None:
+        """Have the server shut down (SIGTERM), and wait until it has."""
+        os.kill(self._processes[server], signal.SIGTERM)
+        assert self._ask({"do": "wait", "server": server}) is not None, "The server did not stop."
+
     def pause(self, server: str = "") -> None:
         """Have the server stand still, in the middle of whatever it does."""
         # Not an order: the nursery may be busy with a server that cannot start before this one goes on.

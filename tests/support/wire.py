@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -189,15 +190,15 @@ def _check_lifecycle(kind: str, response: JsonObject) -> None:
         rule(holds=response["output"] == [], at="response.output", message=f"not empty in {kind}")
 
 
-def check_stream(events: list[JsonObject], *, earlier_items: int = 0) -> None:
+def check_stream(events: list[JsonObject], *, earlier_items: int = 0, kept_items: Collection[int] = ()) -> None:
     """Check a whole stream from `response.created` to the terminal event: every event, and their order.
 
     A resumed stream is checked together with the events before it. The first `earlier_items` are of attempts that were
-    lost: they are told, but are no part of the answer that a later attempt has given.
+    lost: they are told, but are no part of the answer that a later attempt has given, except for `kept_items`.
     """
     for event in events:
         check_event(event)
-    wire_stream.check_order(events, earlier_items=earlier_items)
+    wire_stream.check_order(events, earlier_items=earlier_items, kept_items=kept_items)
 
 
 def parse_sse(raw: bytes) -> list[JsonObject]:

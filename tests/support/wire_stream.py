@@ -6,6 +6,7 @@ The events are known to have the right fields here. Source: contract §3.2 to §
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -76,10 +77,10 @@ class OpenItem:
     done: JsonObject | None = None
 
 
-def check_order(events: list[JsonObject], *, earlier_items: int = 0) -> None:
+def check_order(events: list[JsonObject], *, earlier_items: int = 0, kept_items: Collection[int] = ()) -> None:
     """Check the order of a whole stream; fails with the sequence number of the event that is wrong.
 
-    `earlier_items` are not in an answer: attempts have told them that were lost.
+    `earlier_items` are not in an answer, except for `kept_items`: attempts have told them that were lost.
     """
     _require(bool(events), "the stream is empty")
     for number, event in enumerate(events):
@@ -91,7 +92,7 @@ def check_order(events: list[JsonObject], *, earlier_items: int = 0) -> None:
             _follow(event, items)
         except AssertionError as error:
             raise AssertionError(f"event {event['sequence_number']} ({event['type']}): {error}") from None
-    _check_final(events[-1]["response"], items, earlier_items)
+    _check_final(events[-1]["response"], items, set(range(earlier_items)) - set(kept_items))
 
 
 def _require(condition: object, message: str) -> None:
@@ -244,10 +245,10 @@ def _finish_item(item: OpenItem, done: JsonObject) -> None:
     item.done = done
 
 
-def _check_final(response: JsonObject, items: list[OpenItem], earlier_items: int) -> None:
+def _check_final(response: JsonObject, items: list[OpenItem], left_out: Collection[int]) -> None:
     done = [item.done for item in items if item.done is not None]
     # A cancelled run may drop the item it was in.
     _require(len(done) == len(items) or response["status"] == "cancelled", "an added item was never done")
     is_answer = response["status"] in {"completed", "incomplete"}
-    expected = done[earlier_items:] if is_answer else done
+    expected = [item for index, item in enumerate(done) if index not in left_out] if is_answer else done
     _require(response["output"] == expected, "the final output differs from the done items")

@@ -201,7 +201,7 @@ def _recovering(service: ResponsesService, presence: Presence | None) -> Sequenc
     recovery = service.state.recovery
     if recovery is None or presence is None:
         return ()
-    recovery.hand_to(restart=service.restart, mend=service.mend)
+    recovery.hand_to(restart=service.restart, mend=service.mend, forget=service.forget)
 
     async def recover() -> None:
         await recovery.run(presence.dead_owners)

@@ -22,7 +22,7 @@ _SILENCE: Final = 10.0
 _AT_ONCE: Final = 10_000
 
 Restart: TypeAlias = Callable[[RunKey], Awaitable[None]]
-"""Has a run executed by some process, at least once."""
+"""Does something about a lost run: has it executed by some process, at least once, or mends what is left of it."""
 
 
 class OwnedResponses(ResponseStore, Protocol):
@@ -75,11 +75,16 @@ class Recovery:
         self._logs = logs
         self._restart: Restart | None = None
         self._mend: Restart | None = None
+        self._forget: Restart | None = None
 
-    def hand_to(self, *, restart: Restart, mend: Restart) -> None:
-        """Have background runs taken over by `restart`, which executes or ends them, and their logs by `mend`."""
+    def hand_to(self, *, restart: Restart, mend: Restart, forget: Restart) -> None:
+        """Have background runs taken over by `restart`, which executes or ends them, and their logs by `mend`.
+
+        `forget` is called for each run that is ended here.
+        """
         self._restart = restart
         self._mend = mend
+        self._forget = forget
 
     async def run(self, dead_owners: Callable[[set[str]], Awaitable[set[str]]], *, is_start: bool = False) -> int:
         """End the runs of every process that `dead_owners` returns among those asked for; return how many.
@@ -120,6 +125,8 @@ class Recovery:
             await self._responses.save(attempt, lost)
         except StaleWrite:  # another process recovers too
             return
+        if self._forget is not None:
+            await self._forget(key)
         logger.warning("A response whose process died has been ended as failed", extra={"run_id": key.run_id})
 
 

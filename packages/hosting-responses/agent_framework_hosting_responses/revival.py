@@ -13,7 +13,8 @@ from typing import Final
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.errors import StaleWrite
 from agent_framework_hosting.isolation import IsolationKeys
-from agent_framework_hosting.runs.base import Attempt, RunKey
+from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
+from agent_framework_hosting.targets.base import Resumable, Resumption, abandon, can_resume
 
 from .history import History
 from .portable import PortableRequest, on_behalf
@@ -30,7 +31,7 @@ from .turns import TurnBuilder
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 3
-"""How often a run is tried at most when lost ones are repeated."""
+"""How often a run is tried at most from its start, and from each checkpoint."""
 
 _LOST: Final = "The server stopped while the response was generated."
 _UNFIT: Final = "The request can no longer be run."
@@ -56,7 +57,9 @@ class Revival:
 
     def may_repeat(self, record: ResponseRecord) -> bool:
         """Whether a run of the response that was begun may be begun again."""
-        return self._settings.lost_runs == "retry" and record.request is not None and record.is_background
+        rule = self._settings.lost_runs
+        goes_on = rule == "retry" or (rule == "resume" and can_resume(self._context.target))
+        return goes_on and record.request is not None and record.is_background
 
     async def turn(self, key: RunKey) -> Turn | None:
         """Begin the next attempt of a run and return its turn, ended already if it must not be run.
@@ -68,13 +71,12 @@ class Revival:
             return None
         record, attempt = begun
         told = await self._fence(attempt)
-        is_repeated = attempt.number > 1
-        may_run = self.may_repeat(record) and attempt.number <= MAX_ATTEMPTS and told.can_complete
-        if record.request is None or (is_repeated and not may_run):
+        resumption = await self._resumption(record, attempt)
+        if record.request is None or not self._may_run(record, attempt, told, resumption):
             logger.warning("A lost run has been ended as failed", extra={"run_id": key.run_id})
             turn = self._failed(record, told, _LOST)
         else:
-            turn = await self._rebuilt(record, record.request, told)
+            turn = await self._rebuilt(record, record.request, told, resumption)
         turn.attempt = attempt
         return turn
 
@@ -96,12 +98,33 @@ class Revival:
             await log.drop(key)
         elif record.status.is_terminal:
             attempt = Attempt(key, record.attempt)
+            if record.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
+                await self.forget(key)
             try:
                 told = await self._fence(attempt)
                 await log.append(attempt, () if told.is_terminal else epilogue(told, record.body), closes=True)
             except StaleWrite:  # whoever stored the end, or another process that mends, has told it meanwhile
                 return
             logger.warning("The log of a run that had ended has been ended too", extra={"run_id": key.run_id})
+
+    async def forget(self, key: RunKey) -> None:
+        """Have the target erase what it keeps of a run that has failed or was cancelled."""
+        await abandon(self._context.target, key.partition, key.run_id)
+
+    async def _resumption(self, record: ResponseRecord, attempt: Attempt) -> Resumption | None:
+        target = self._context.target
+        if attempt.number == 1 or not self.may_repeat(record) or not isinstance(target, Resumable):
+            return None
+        return await target.resumption(record.key.partition, record.key.run_id)
+
+    def _may_run(self, record: ResponseRecord, attempt: Attempt, told: Replay, resumption: Resumption | None) -> bool:
+        if attempt.number == 1:
+            return True
+        first = 1 if resumption is None else resumption.attempt
+        if not self.may_repeat(record) or attempt.number - first >= MAX_ATTEMPTS or not told.can_complete:
+            return False
+        # Who stores checkpoints stores one before anything is executed. What has said something had one, and it is gone.
+        return resumption is not None or not told.items or self._settings.lost_runs == "retry"
 
     async def _begin(self, key: RunKey) -> tuple[ResponseRecord, Attempt] | None:
         attempt = await self._responses.begin(key, owner=self._context.owner)
@@ -113,7 +136,9 @@ class Revival:
         await self._context.durable_log.append(attempt, ())
         return replay(await self._context.durable_log.entries(attempt.key))
 
-    async def _rebuilt(self, record: ResponseRecord, stored: bytes, told: Replay) -> Turn:
+    async def _rebuilt(
+        self, record: ResponseRecord, stored: bytes, told: Replay, resumption: Resumption | None
+    ) -> Turn:
         portable = PortableRequest.decode(stored)
         with on_behalf(portable.isolation, portable.trace):
             try:
@@ -131,6 +156,7 @@ class Revival:
                     replace(continuation, input=record.input),
                     isolation=portable.isolation,
                     told=told,
+                    resumption=resumption,
                 )
             except RequestError:
                 # It was accepted once: what it continues has been deleted, or this process serves another target.

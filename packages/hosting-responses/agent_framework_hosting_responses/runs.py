@@ -30,6 +30,7 @@ from agent_framework_hosting.hooks import (
 from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog, RunStatus
 from agent_framework_hosting.stores.base import SessionKey
+from agent_framework_hosting.targets.base import HostedRun, Resumption, abandon
 from agent_framework_hosting.types import ChannelRequest, HostedRunResult
 
 from .portable import on_behalf
@@ -71,6 +72,7 @@ class Turn:
     session: AgentSession | None = None
     session_key: SessionKey | None = None
     attempt: Attempt | None = None
+    resumption: Resumption | None = None
     waiting: int = 1
     trace: Mapping[str, str] = field(default_factory=dict)
     has_session: bool = field(default=False, init=False)
@@ -353,6 +355,7 @@ class ResponseRuns:
             keeps_session=turn.record.is_stored,
             keeps_updates=self._response_hook is not None,
             update_hook=self._update_hook,
+            run=self._hosted(turn, attempt),
         ) as stream:
             yielded_at = time.perf_counter()
             async for update in stream:
@@ -373,6 +376,21 @@ class ResponseRuns:
         # Last: a session that cannot be stored, named ones included, fails the run instead of leaving it open.
         _require_right(turn, attempt)
         turn.untold += encoder.complete()
+
+    def _hosted(self, turn: Turn, attempt: Attempt) -> HostedRun:
+        """Return what the target learns of the run, so that another process can go on with it."""
+
+        async def settle() -> list[int]:
+            _require_right(turn, attempt)
+            await turn.log.append(attempt, ())
+            return turn.encoder.answered
+
+        return HostedRun(
+            run_id=turn.key.run_id,
+            attempt=attempt.number,
+            settle=settle if self._revival.may_repeat(turn.record) else None,
+            resumption=turn.resumption,
+        )
 
     async def _keep_session(self, turn: Turn, stream: HostedStream) -> None:
         """Store the session that the run leaves, for whoever continues the response."""
@@ -401,6 +419,9 @@ class ResponseRuns:
         status = RunStatus(turn.encoder.status)
         has_session = turn.has_session and status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
         await self._save(turn, attempt, status, has_session=has_session)
+        if status in {RunStatus.FAILED, RunStatus.CANCELLED}:
+            # Before the log is closed: whoever finds it open does this again.
+            await abandon(self._context.target, turn.key.partition, turn.key.run_id)
         await _tell(turn, attempt, closes=True)
         turn.is_told = True
         self._turns.pop(turn.key, None)

@@ -152,6 +152,10 @@ class ResponsesService:
         """End every response that still runs here when the host stops; its run ignores that it was cancelled."""
         await self._runs.end_all()
 
+    async def forget(self, key: RunKey) -> None:
+        """Have the target erase what it keeps of a response that was lost, and has failed. See `Recovery`."""
+        await self._revival.forget(key)
+
     async def create(self, body: JsonObject, *, idempotency_key: str | None = None) -> Started:
         """Accept a request: validate it, resolve what it refers to, and start its run.
 

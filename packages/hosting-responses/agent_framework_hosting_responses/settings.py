@@ -28,8 +28,10 @@ class ResponsesSettings:
         max_body_bytes: Largest request body; larger ones get 413 before they are read.
         run_timeout: Seconds a run may take; `None` for no limit.
         cancel_grace: Seconds a cancelled agent gets to stop before its right to write is taken away.
-        lost_runs: What becomes of a background run whose process died or was stopped: it fails, or another process runs it
-            again, three times at most. Only for agents that may do the same thing twice.
+        lost_runs: What becomes of a background run whose process died or was stopped. `resume`: a workflow goes on from
+            its last checkpoint, if its checkpoints outlive the process, and everything else fails. `retry`: so, but what
+            has no checkpoint is run again, for targets that may do the same thing twice. `fail`: it fails. Nothing is
+            tried more than three times from the same place.
         max_responses: How many stored responses are kept; `None` for 10,000 in memory and no limit in a database.
         max_response_age: Seconds a stored response is kept after its end; `None` for no limit.
         max_conversations: How many conversations are kept; `None` as for responses.
@@ -48,7 +50,7 @@ class ResponsesSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     run_timeout: float | None = None
     cancel_grace: float = 5.0
-    lost_runs: Literal["fail", "retry"] = "fail"
+    lost_runs: Literal["resume", "retry", "fail"] = "resume"
     max_responses: int | None = None
     max_response_age: float | None = 30 * 86_400.0
     max_conversations: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -15,6 +15,7 @@ from agent_framework_hosting.errors import ConfigurationError
 from agent_framework_hosting.hooks import ChannelRunHook, apply_run_hook
 from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
+from agent_framework_hosting.targets.base import Resumption
 from agent_framework_hosting.types import ChannelIdentity, ChannelRequest
 
 from .history import Continuation
@@ -139,8 +140,11 @@ class TurnBuilder:
         *,
         isolation: IsolationKeys,
         told: Replay,
+        resumption: Resumption | None,
     ) -> Turn:
         """Return the turn of a stored response that another process has accepted, to be run from what was told of it.
+
+        With a `resumption`, whose mark are the items that belong to the answer, the target goes on from there.
 
         Raises:
             RequestError: the request does not fit this process's target.
@@ -148,7 +152,9 @@ class TurnBuilder:
         channel_request = await self._channel_request(request, continuation, record.key.run_id)
         self._check_tools(request, channel_request)
         options = self._encoder_options(request, continuation, channel_request)
-        turn = self.remnant(record, isolation=isolation, told=told, options=options)
+        kept = () if resumption is None else cast("Collection[int]", resumption.mark)
+        turn = self.remnant(record, isolation=isolation, told=told, options=options, kept=kept)
+        turn.resumption = resumption
         turn.request = channel_request
         turn.context = continuation.context
         turn.session, turn.session_key = continuation.session, continuation.session_key
@@ -161,10 +167,15 @@ class TurnBuilder:
         isolation: IsolationKeys,
         told: Replay,
         options: EncoderOptions | None = None,
+        kept: Collection[int] = (),
     ) -> Turn:
         """Return what is enough of a turn to end it."""
         encoder = ResponseEncoder(
-            decode_response(record.body), options=options or EncoderOptions(), clock=self._seconds, earlier=told
+            decode_response(record.body),
+            options=options or EncoderOptions(),
+            clock=self._seconds,
+            earlier=told,
+            kept=kept,
         )
         turn = Turn(
             record=record,

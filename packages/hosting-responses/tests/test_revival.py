@@ -9,7 +9,17 @@ from typing import Any
 import live
 import openai
 import pytest
-from agent_framework import Agent, AgentResponseUpdate, ChatResponseUpdate, Content
+from agent_framework import (
+    Agent,
+    AgentResponseUpdate,
+    ChatResponseUpdate,
+    Content,
+    Executor,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowContext,
+    handler,
+)
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from states import State
@@ -196,6 +206,45 @@ async def test_a_run_is_not_repeated_for_ever(durable_state: State) -> None:
         stored = await served.client.responses.retrieve(dead.id)
 
     assert stored.status == "failed"
+
+
+class Answer(Executor):
+    """A workflow of one step."""
+
+    @handler
+    async def answer(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
+        await ctx.yield_output(f"to {message}")
+
+
+def answering() -> Workflow:
+    return WorkflowBuilder(start_executor=Answer(id="answer")).build()
+
+
+@pytest.mark.behaviour("F8")
+@pytest.mark.parametrize(
+    ("said", "rule", "status", "output"),
+    [
+        # A checkpoint is stored before anything is executed: without one nothing was.
+        ([], "resume", "completed", ["to question"]),
+        ([], "fail", "failed", []),
+        ([], "retry", "completed", ["to question"]),
+        # It had one, and it is gone.
+        (["half an "], "resume", "failed", ["half an "]),
+        (["half an "], "retry", "completed", ["to question"]),
+    ],
+)
+async def test_a_workflow_without_a_checkpoint_starts_anew_if_nothing_was_executed(
+    durable_state: State, said: list[str], rule: str, status: str, output: list[str]
+) -> None:
+    dead = Dead()
+    await dead.leave(durable_state, *(says(text) for text in said))
+
+    async with live.serve(host_of(answering, durable_state, lost_runs=rule).app) as served:
+        check(await followed(served, dead.id))
+        stored = await served.client.responses.retrieve(dead.id)
+
+    assert stored.status == status
+    assert [item.content[0].text for item in stored.output] == output  # type: ignore[union-attr, index]
 
 
 async def test_a_stored_request_that_fits_no_more_fails(durable_state: State) -> None:

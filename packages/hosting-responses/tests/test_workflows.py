@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,13 @@ from agent_framework import (
 )
 
 from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting.checkpoints import FileCheckpoints, MemoryCheckpoints
+from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
+from agent_framework_hosting.targets.workflow import WorkflowTarget
 from agent_framework_hosting.testing.agents import ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel
+
+SECONDS = 30.0
 
 pytestmark = pytest.mark.usefixtures("on_every_store")
 
@@ -157,3 +163,140 @@ async def test_an_unstored_turn_of_a_workflow_leaves_nothing_on_disk(tmp_path: P
         second = await create(model="m", input="c", previous_response_id=first.id)
 
     assert (unstored.output_text, second.output_text) == ("a|b", "a|c")
+
+
+class Slow(Remember):
+    """Speaks and then waits for ever when it is told to be `slow`."""
+
+    def __init__(self, waits: asyncio.Event, stopped: asyncio.Event) -> None:
+        super().__init__()
+        self.waits, self.stopped = waits, stopped
+
+    @handler
+    async def hear(self, message: str, ctx: WorkflowContext[str, str]) -> None:
+        if message == "slow":
+            self.heard.append(message)
+            await ctx.yield_output("half an")
+            self.waits.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.stopped.set()
+        await super().hear(message, ctx)
+        await ctx.send_message(message)
+
+
+class Echo(Executor):
+    """A step after the first one."""
+
+    @handler
+    async def echo(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
+        await ctx.yield_output(f" {message}!")
+        if message == "fail late":
+            raise ValueError("secret reason")
+
+
+class SlowWorkflow:
+    """Workflows of two steps, the first of which may be slow."""
+
+    def __init__(self) -> None:
+        self.waits, self.stopped = asyncio.Event(), asyncio.Event()
+
+    def __call__(self) -> Workflow:
+        first, second = Slow(self.waits, self.stopped), Echo(id="echo")
+        return WorkflowBuilder(start_executor=first).add_edge(first, second).build()
+
+
+async def stored_checkpoints(host: AgentFrameworkHost) -> int:
+    """Return how many checkpoints the host has."""
+    assert isinstance(host.target, WorkflowTarget)
+    checkpoints = host.target.checkpoints
+    if isinstance(checkpoints, MemoryCheckpoints):
+        return len(checkpoints)
+    assert isinstance(checkpoints, (FileCheckpoints, SqlCheckpoints))
+    return (await checkpoints.stats()).entries
+
+
+@pytest.mark.behaviour("F6")
+@pytest.mark.parametrize("is_streamed", [True, False])
+async def test_a_workflow_whose_client_leaves_is_cancelled_and_its_chain_goes_on(is_streamed: bool) -> None:
+    workflow = SlowWorkflow()
+    host = host_of(workflow)
+    async with live.serve(host.app) as served:
+        create = served.client.responses.create
+        first = await create(model="m", input="a")
+        left = asyncio.create_task(leave_early(served, first.id, is_streamed=is_streamed))
+        await asyncio.wait_for(workflow.waits.wait(), SECONDS)
+        left.cancel()
+        await asyncio.wait_for(workflow.stopped.wait(), SECONDS)
+        with contextlib.suppress(asyncio.CancelledError):
+            await left
+
+        second = await create(model="m", input="b", previous_response_id=first.id)
+        third = await create(model="m", input="c", previous_response_id=second.id)
+        branch = await create(model="m", input="x", previous_response_id=first.id)
+
+        answers = [response.output_text for response in (second, third, branch)]
+        assert answers == ["a|b b!", "a|b|c c!", "a|x x!"]
+        assert await stored_checkpoints(host) == 4
+
+
+async def leave_early(served: live.LiveHost, previous: str, *, is_streamed: bool) -> None:
+    """Ask for a response that takes for ever."""
+    body = {"input": "slow", "previous_response_id": previous, "stream": is_streamed}
+    async with served.http.stream("POST", "/responses", json=body) as answer:
+        await answer.aread()
+
+
+@pytest.mark.behaviour("F6", "A5")
+async def test_only_what_can_be_continued_leaves_a_checkpoint() -> None:
+    workflow = SlowWorkflow()
+    host = host_of(workflow)
+    counts: dict[str, int] = {}
+    async with live.serve(host.app) as served:
+        create, retrieve = served.client.responses.create, served.client.responses.retrieve
+        first = await create(model="m", input="a")
+        counts["foreground"] = await stored_checkpoints(host)
+
+        second = await create(model="m", input="b", previous_response_id=first.id, background=True)
+        await ended(retrieve, second.id)
+        counts["background"] = await stored_checkpoints(host)
+
+        with pytest.raises(openai.InternalServerError):
+            await create(model="m", input="fail late", previous_response_id=second.id)
+        counts["failed"] = await stored_checkpoints(host)
+
+        failed = await create(model="m", input="fail late", previous_response_id=second.id, background=True)
+        assert (await ended(retrieve, failed.id)).status == "failed"
+        counts["failed in the background"] = await stored_checkpoints(host)
+
+        slow = await create(model="m", input="slow", previous_response_id=second.id, background=True)
+        await asyncio.wait_for(workflow.waits.wait(), SECONDS)
+        assert (await served.client.responses.cancel(slow.id)).status == "cancelled"
+        counts["cancelled"] = await stored_checkpoints(host)
+
+        await create(model="m", input="c", previous_response_id=second.id, store=False)
+        counts["not stored"] = await stored_checkpoints(host)
+
+        third = await create(model="m", input="d", previous_response_id=failed.id)
+        await served.client.responses.delete(second.id)
+        counts["continued and deleted"] = await stored_checkpoints(host)
+
+    assert third.output_text.startswith("a|b|")
+    assert counts == {
+        "foreground": 1,
+        "background": 2,
+        "failed": 2,
+        "failed in the background": 2,
+        "cancelled": 2,
+        "not stored": 2,
+        "continued and deleted": 2,
+    }
+
+
+async def ended(retrieve: Any, response_id: str) -> Any:
+    """Return the response as soon as it is terminal."""
+    async with asyncio.timeout(SECONDS):
+        async for _ in await retrieve(response_id, stream=True):
+            pass
+    return await retrieve(response_id)

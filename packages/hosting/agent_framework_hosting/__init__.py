@@ -35,7 +35,7 @@ from .isolation import (
 from .middleware import PartitionResolver
 from .runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog, RunStatus
 from .stores.base import Prunable, Retention, SessionKey, SessionStore, StoreStats
-from .targets.base import Erasable, Target, TargetInput
+from .targets.base import Erasable, HostedRun, Resumable, Resumption, Target, TargetInput
 from .types import ChannelIdentity, ChannelRequest, ChannelSession, HostedRunResult, HostStatePaths
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "ExceptionHandler",
     "HostStatePaths",
     "HostTarget",
+    "HostedRun",
     "HostedRunResult",
     "HostedStream",
     "HostingError",
@@ -70,6 +71,8 @@ __all__ = [
     "Partition",
     "PartitionResolver",
     "Prunable",
+    "Resumable",
+    "Resumption",
     "Retention",
     "RunCancelled",
     "RunEngine",

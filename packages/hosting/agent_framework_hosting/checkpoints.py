@@ -1,8 +1,8 @@
-"""Where the checkpoints of hosted workflows lie: one chain per conversation, in memory or in a directory.
+"""Where the checkpoints of hosted workflows lie: one chain per run, in memory or in a directory.
 
-A chain is a conversation with all its branches. Every run writes into the chain of its conversation and remembers which
-checkpoint it ended with; that pair is all a session has to carry, and any turn of the chain can be continued from it.
-In a database they are kept by `agent_framework_hosting.sql.checkpoints`.
+Every run that can be asked for by its id writes into a chain of its own, where whoever resumes it finds its newest
+checkpoint; all others write into the chain of the session they continue. The chain and the checkpoint that a run ended with
+are all a session has to carry, and any turn can be continued from them. In a database they are kept by `agent_framework_hosting.sql.checkpoints`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import pickle
 import re
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
@@ -39,6 +40,12 @@ _CHECKPOINT_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}", re.ASC
 _SAVE_ATTEMPTS: Final = 5
 _RETENTION: Final = Retention()
 
+# What pickling and copying raise for a lock, a lambda, a generator, a cycle, a class of a function's own.
+NOT_STORABLE: Final = (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError)
+
+# What storages refuse with, and what a checkpoint is that no storage takes.
+CHECKPOINT_ERRORS: Final = (WorkflowCheckpointException, StoreError, OSError, *NOT_STORABLE)
+
 
 def path_segment(key: str) -> str:
     """Return one directory name for `key`, whatever is in it: two keys never share a name, at most 66 characters.
@@ -57,18 +64,17 @@ def is_checkpoint_id(name: str) -> bool:
 
 
 class Checkpoints(Protocol):
-    """The checkpoints of all conversations of all partitions."""
+    """The checkpoints of all runs of all partitions."""
 
     def chain(self, partition: Partition, chain: str) -> CheckpointStorage:
-        """Return the storage of one conversation; nothing is created before its first checkpoint is saved."""
+        """Return the storage of one chain; nothing is created before its first checkpoint is saved."""
         ...
 
 
 class MemoryCheckpoints:
-    """Checkpoints of one process: at most `max_chains` conversations, the oldest forgotten first.
+    """Checkpoints of one process: at most `max_chains` chains, the oldest forgotten first.
 
-    Of each conversation the last `max_per_chain` checkpoints are kept, and none longer than `max_age` seconds after the
-    conversation's last one.
+    Of each chain the last `max_per_chain` checkpoints are kept, and none longer than `max_age` seconds after its last one.
     """
 
     def __init__(
@@ -88,7 +94,7 @@ class MemoryCheckpoints:
         return len(self._chains)
 
     def chain(self, partition: Partition, chain: str) -> CheckpointStorage:
-        """Return the storage of one conversation."""
+        """Return the storage of one chain."""
         return _MemoryChain(self._chains, (partition, chain), self._max_per_chain)
 
 
@@ -116,7 +122,7 @@ class FileCheckpoints:
             raise ConfigurationError("checkpoint_location must be a directory, or a path where one can be made.")
 
     def chain(self, partition: Partition, chain: str) -> CheckpointStorage:
-        """Return the storage of one conversation.
+        """Return the storage of one chain.
 
         Raises:
             ConfigurationError: the path leads out of the location, over a link that somebody put there.
@@ -365,8 +371,7 @@ class ReadOnlyCheckpoints(_Chain):
 class RunCheckpoints(_Chain):
     """The chain as one run writes it: only its newest checkpoint stays, and what went wrong is remembered.
 
-    The framework logs a checkpoint that cannot be saved and goes on. A conversation cannot be continued from there, so
-    the run asks at its end: `last_id` and `last_iteration` tell the last checkpoint that was saved, `error` why a later
+    A run goes on when a checkpoint cannot be saved. The conversation cannot be continued from there, so it asks at its end: `last_id` and `last_iteration` tell the last checkpoint that was saved, `error` why a later
     one was not.
     """
 
@@ -382,33 +387,40 @@ class RunCheckpoints(_Chain):
     def _stored(self) -> CheckpointStorage:
         return self._chain
 
+    def adopt(self, stored: Iterable[str], *, last: WorkflowCheckpoint) -> None:
+        """Take over what an earlier attempt at this run has stored, and `last` as what was saved last."""
+        self._left.update(dict.fromkeys(stored))
+        self.last_id, self.last_iteration = last.checkpoint_id, last.iteration_count
+
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
-        """Store the checkpoint in place of the one this run saved before."""
+        """Store the checkpoint in place of those this run saved before."""
         self._left[checkpoint.checkpoint_id] = None
         try:
             # Shielded: a cancelled run does not stop a storage that is writing, so `discard` waits for it.
             self._saving = asyncio.ensure_future(self._chain.save(checkpoint))
             checkpoint_id = await asyncio.shield(self._saving)
-        except (WorkflowCheckpointException, StoreError, OSError, TypeError) as error:
-            # What storages and copies refuse. Anything else is in the framework's log only, and seen by
-            # `last_iteration`.
+        except CHECKPOINT_ERRORS as error:
             self.error = error
             raise
-        superseded, self.last_id = self.last_id, checkpoint_id
+        self.last_id, self.last_iteration = checkpoint_id, checkpoint.iteration_count
         self._left[checkpoint_id] = None
-        self.last_iteration = checkpoint.iteration_count
         self.error = None
-        if superseded is not None:
-            # Only after the new one is safe: a run that is killed in between must leave one to resume from.
-            await self._chain.delete(superseded)
-            self._left.pop(superseded, None)
+        # Only after the new one is safe: a run that is killed in between must leave one to resume from.
+        await self._delete([left for left in self._left if left != checkpoint_id])
         return checkpoint_id
 
     async def discard(self) -> None:
         """Delete everything that the run has saved; the run must have ended."""
+        await self.settle()
+        self.last_id = self.last_iteration = None
+        await self._delete(list(self._left))
+
+    async def settle(self) -> None:
+        """Wait until nothing is being saved any more; the run must have ended."""
         if self._saving is not None:
             await asyncio.wait([self._saving])
-        self.last_id = self.last_iteration = None
-        for checkpoint_id in list(self._left):
+
+    async def _delete(self, checkpoint_ids: Iterable[str]) -> None:
+        for checkpoint_id in checkpoint_ids:
             await self._chain.delete(checkpoint_id)
             del self._left[checkpoint_id]

@@ -18,7 +18,7 @@ from .retention import Pruner
 from .runs.base import RunEngine, RunLog
 from .sessions import SessionLease, Sessions
 from .stores.base import Prunable, SessionStore
-from .targets.base import Target, TargetInput
+from .targets.base import HostedRun, Target, TargetInput
 from .types import ChannelRequest, HostedRunResult
 
 if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
@@ -43,6 +43,7 @@ class HostedStream:
         keeps_session: bool,
         keeps_updates: bool,
         update_hook: ChannelStreamUpdateHook | None,
+        run: HostedRun | None,
     ) -> None:
         self.session = session
         self.is_finished = False
@@ -52,6 +53,7 @@ class HostedStream:
         self._keeps_session = keeps_session
         self._keeps_updates = keeps_updates
         self._update_hook = update_hook
+        self._run = run
         self._lease: AbstractAsyncContextManager[SessionLease] | None = None
         self._lent: SessionLease | None = None
         self._updates: AsyncGenerator[AgentResponseUpdate, None] | None = None
@@ -80,6 +82,7 @@ class HostedStream:
                 keeps_session=self._keeps_session or self._lent is not None,
                 options=request.options or {},
                 attributes=request.attributes,
+                run=self._run,
             )
         )
         return self
@@ -182,11 +185,13 @@ class ChannelContext:
         keeps_session: bool = True,
         keeps_updates: bool = True,
         update_hook: ChannelStreamUpdateHook | None = None,
+        run: HostedRun | None = None,
     ) -> HostedStream:
         """Return a run of the target; enter it to start, iterate over it for the updates.
 
         A session that `request.session` names wins over `session`, which the caller must own and which nobody will
-        continue unless `keeps_session`. Without `keeps_updates` there is no result to ask for at the end.
+        continue unless `keeps_session`. Without `keeps_updates` there is no result to ask for at the end. With `run`, what
+        a target keeps of the run is found by its id; a run that is resumed yields only what it had not before.
 
         Raises:
             ConfigurationError: on entering; `session_mode` is `required` and there is no session.
@@ -199,6 +204,7 @@ class ChannelContext:
             keeps_session=keeps_session,
             keeps_updates=keeps_updates,
             update_hook=update_hook,
+            run=run,
         )
 
 

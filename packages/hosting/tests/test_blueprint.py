@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -162,6 +163,22 @@ def test_agents_are_found_once_and_in_nested_workflows_too() -> None:
 
     assert {id(agent) for agent in found} == {id(inner_agent), id(outer_agent)}
     assert len(found) == 2
+
+
+async def test_agents_are_not_looked_for_in_the_event_loop_that_something_waits_in() -> None:
+    event = asyncio.Event()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(event.wait(), 0.001)
+    loop = asyncio.get_running_loop()
+    # Binds the event to the loop, through which everything in the process can be reached.
+    vars(loop)["hidden"] = Agent(client=LockedClient())
+    workflow = WorkflowBuilder(start_executor=Collecting(event=event)).build()
+
+    found = agents_of(workflow)
+    del vars(loop)["hidden"]
+
+    assert vars(event)["_loop"] is loop
+    assert found == []
 
 
 async def test_nested_workflows_and_workflows_used_as_agents_are_copied() -> None:

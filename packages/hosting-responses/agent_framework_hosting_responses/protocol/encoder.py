@@ -17,7 +17,7 @@ Source: contract §2, §3.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from agent_framework import AgentResponseUpdate, Content
@@ -62,7 +62,7 @@ class ResponseEncoder:
         clock: Callable[[], int] = _now,
         events: bool = True,
         earlier: Replay = Replay(),  # noqa: B008  frozen
-        kept_items: int = 0,
+        kept: Collection[int] = (),
     ) -> None:
         """Prepare to write the answer into a copy of `response`, the whole body of contract §2.1.
 
@@ -70,8 +70,8 @@ class ResponseEncoder:
         seconds. Without `events` the same response is built and every method returns an empty list.
 
         After an attempt that was lost, `earlier` is what it told. The Response that it told counts, not `response`. A
-        run that goes on where the earlier one was, instead of starting again, says by `kept_items` how many of its first
-        items belong to the answer.
+        run that goes on where the earlier one was, instead of starting again, says by `kept` which of its items belong to
+        the answer, by `output_index`: they are whole, also one whose end was not told.
 
         Raises:
             EncoderStateError: the earlier attempt told the end.
@@ -80,7 +80,7 @@ class ResponseEncoder:
             raise EncoderStateError("The response has ended already.")
         told = earlier.response or response
         self._earlier = earlier
-        self._kept_items = kept_items
+        self._kept = frozenset(kept)
         self._base: JsonObject = {name: value for name, value in told.items() if name != "output"}
         self._status = str(told["status"])
         self._clock = clock
@@ -123,6 +123,11 @@ class ResponseEncoder:
         )
 
     @property
+    def answered(self) -> list[int]:
+        """The items that belong to the answer as it is now, by `output_index`; one of them may be open."""
+        return [*sorted(self._kept), *range(len(self._earlier.items), len(self._draft.output))]
+
+    @property
     def approvals(self) -> Mapping[str, str]:
         """Id of an approval request on the wire → the framework's id of the request."""
         return self._draft.approvals
@@ -152,7 +157,7 @@ class ResponseEncoder:
             self._emit("response.created")
         if self._status == "queued" and not self._earlier.is_queued:
             self._emit("response.queued")
-        self._draft.close_unfinished()
+        self._draft.close_unfinished(self._kept)
         return self._writer.take()
 
     def start(self) -> list[Event]:
@@ -187,7 +192,7 @@ class ResponseEncoder:
         close_calls(draft, item_status)
         draft.hosted.close()
         write_undecided_calls(draft, item_status)
-        draft.output.leave_out(range(self._kept_items, len(self._earlier.items)))
+        draft.output.leave_out(set(range(len(self._earlier.items))) - self._kept)
         if reason is None:
             self._end("completed", completed_at=self._clock(), usage=self._usage.body)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,7 +122,7 @@ def run_encoder(
     background: bool = False,
     body: dict[str, Any] | None = None,
     after: Sequence[tuple[str, bytes]] = (),
-    kept_items: int = 0,
+    kept: Collection[int] = (),
     **options: Any,
 ) -> Encoded:
     """Run the encoder; `after` the events of a lost attempt, which are the first of the result then."""
@@ -134,7 +134,7 @@ def run_encoder(
         clock=lambda: 1767225601,
         events=events,
         earlier=replay(after),
-        kept_items=kept_items,
+        kept=kept,
     )
     written = encoder.open() + encoder.start()
     for update in updates:
@@ -143,7 +143,7 @@ def run_encoder(
     entries = [*after, *written]
     parsed = [json.loads(data) for _, data in entries]
     assert [kind for kind, _ in entries] == [event["type"] for event in parsed]
-    return Encoded(parsed, encoder, entries, len(replay(after).items) - kept_items)
+    return Encoded(parsed, encoder, entries, len(replay(after).items) - len(kept))
 
 
 def judge_stream(encoded: Encoded, *, strict: bool = True) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import re
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from agent_framework import CheckpointStorage, WorkflowCheckpoint, WorkflowCheck
 # The framework exports its codec only inside of `FileCheckpointStorage`; a second encoding of the same values would be worse.
 from agent_framework._workflows._checkpoint_encoding import decode_checkpoint_value, encode_checkpoint_value
 
-from ..checkpoints import is_checkpoint_id, path_segment
+from ..checkpoints import NOT_STORABLE, is_checkpoint_id, path_segment
 from ..isolation import Partition
 from ..stores.base import Retention, StoreStats
 from .database import Database
@@ -42,12 +41,8 @@ _STORABLE: Final = re.compile(r"[\x01-\ud7ff\ue000-\U0010ffff]{0,500}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-# What pickling raises for a lock, a lambda, a generator, a cycle, a class of a function's own.
-_NOT_STORABLE: Final = (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError)
-
-
 class SqlCheckpoints:
-    """Checkpoints in a database, each until `retention` forgets it; of each conversation the last `max_per_chain`.
+    """Checkpoints in a database, each until `retention` forgets it; of each chain the last `max_per_chain`.
 
     Age is counted from when a checkpoint was saved, by `clock` (Unix seconds).
     """
@@ -66,7 +61,7 @@ class SqlCheckpoints:
         self._clock = clock
 
     def chain(self, partition: Partition, chain: str) -> CheckpointStorage:
-        """Return the storage of one conversation."""
+        """Return the storage of one chain."""
         return _SqlChain(self._database, partition, chain, max_checkpoints=self._max_per_chain, clock=self._clock)
 
     async def prune(self, *, limit: int) -> int:
@@ -108,7 +103,7 @@ _ERASE: Final = sa.delete(table).where(
 
 
 class _SqlChain:
-    """One conversation as a `CheckpointStorage` of the framework."""
+    """One chain as a `CheckpointStorage` of the framework."""
 
     def __init__(
         self,
@@ -228,7 +223,7 @@ def _check_id(checkpoint_id: str) -> None:
 def _encoded(checkpoint: WorkflowCheckpoint) -> bytes:
     try:
         encoded = json.dumps(encode_checkpoint_value(checkpoint.to_dict()), separators=(",", ":")).encode()
-    except _NOT_STORABLE as error:
+    except NOT_STORABLE as error:
         raise WorkflowCheckpointException("The checkpoint holds something that cannot be stored.") from error
     # Better refused now than found to be unreadable when the conversation is to go on.
     _decoded(encoded)

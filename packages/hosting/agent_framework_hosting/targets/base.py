@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -16,13 +16,40 @@ TargetKind = Literal["agent", "workflow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """Where a run that its process has lost goes on: the last checkpoint of it that was stored.
+
+    `mark` is what `HostedRun.settle` returned before that. `attempt` is the one that stored it.
+    """
+
+    checkpoint_id: str
+    attempt: int
+    mark: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostedRun:
+    """What a channel knows of a run, for targets that keep something of it.
+
+    `settle` is there if another process goes on with the run when this one dies. It waits until everything that the target
+    has yielded is stored, and returns a mark, a JSON value, to be stored with the checkpoint; it raises `StaleWrite`
+    or `LeaseLost` if another process has the run already. `resumption` is where this attempt goes on, `None` from the start.
+    """
+
+    run_id: str
+    attempt: int = 1
+    settle: Callable[[], Awaitable[object]] | None = None
+    resumption: Resumption | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetInput:
     """One run of a target.
 
     `messages` is any shape of `AgentRunInputs`, or any object of the workflow's input type. `session` is the run's own
     copy: the target changes it, and what it leaves in it is what the next turn continues from; without `keeps_session`
     there will be no next turn, and the run must leave nothing behind. `options` are chat options in Agent Framework's
-    words; `attributes` are bound through `bind_request_context`.
+    words; `attributes` are bound through `bind_request_context`. `run` is `None` if nobody will ask for it by its id.
     """
 
     messages: AgentRunInputs | object
@@ -31,6 +58,7 @@ class TargetInput:
     keeps_session: bool = True
     options: Mapping[str, object] = field(default_factory=dict)
     attributes: Mapping[str, object] = field(default_factory=dict)
+    run: HostedRun | None = None
 
 
 class Target(Protocol):
@@ -87,6 +115,42 @@ async def erase(target: Target, partition: Partition, session: AgentSession) -> 
     """Have `target` erase what it keeps for going on from `session`, if it is `Erasable`."""
     if isinstance(target, Erasable):
         await target.erase(partition, session)
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What a target is, too, if it keeps of its runs what it takes to go on with them."""
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether that outlives the process."""
+        ...
+
+    async def resumption(self, partition: Partition, run_id: str) -> Resumption | None:
+        """Return where the run goes on; `None` if nothing of it was executed.
+
+        Raises:
+            StoreError: it cannot be read now.
+        """
+        ...
+
+    async def abandon(self, partition: Partition, run_id: str) -> None:
+        """Erase what is kept of a run that nobody will go on with, nor continue: it failed, or was cancelled.
+
+        What cannot be erased is logged and left to retention: the run has its end already.
+        """
+        ...
+
+
+def can_resume(target: Target) -> bool:
+    """Whether another process can go on with runs of `target` that this one has lost."""
+    return isinstance(target, Resumable) and target.can_resume
+
+
+async def abandon(target: Target, partition: Partition, run_id: str) -> None:
+    """Have `target` erase what it keeps of a run that has failed or was cancelled, if it is `Resumable`."""
+    if isinstance(target, Resumable):
+        await target.abandon(partition, run_id)
 
 
 @contextlib.asynccontextmanager

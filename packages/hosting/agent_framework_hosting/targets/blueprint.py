@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import logging
@@ -39,6 +40,8 @@ _LEAVES = (
     types.ModuleType,
     types.GenericAlias,
     logging.Logger,
+    # What an event or a lock holds that was waited for; from here everything in the process can be reached.
+    asyncio.AbstractEventLoop,
 )
 # What `deepcopy` raises for a lock, a socket, a generator, an event loop, a class with its own idea of copying.
 _NOT_COPYABLE = (TypeError, ValueError, AttributeError, RuntimeError, pickle.PicklingError)

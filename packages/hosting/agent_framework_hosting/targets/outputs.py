@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import uuid
@@ -47,6 +48,15 @@ class WorkflowOutputs:
         self._turns = _Turns()
         # The message that an executor is putting out piece by piece, for the pieces that do not name theirs.
         self._current: dict[str | None, AgentResponseUpdate] = {}
+
+    @property
+    def told(self) -> list[object]:
+        """What was put out, as far as it must be recognised when it comes again: a JSON value, complete between supersteps."""
+        return self._told.remembered()
+
+    def recall(self, told: Sequence[Any]) -> None:
+        """Take for put out what an earlier attempt at the run has put out; `told` is what it had in `told`."""
+        self._told.recall(told)
 
     def feed(self, event: WorkflowEvent[Any]) -> list[AgentResponseUpdate]:
         """Return the updates to hand out now.
@@ -126,9 +136,7 @@ class _ToldMessages:
     def repeats(self, executor: str | None, update: AgentResponseUpdate) -> bool:
         """Return whether the message was told before; if not, remember it. Each telling excuses one repetition."""
         self.close(executor)
-        for updates in self._closed:
-            self._messages.extend(_Told.of(message) for message in AgentResponse.from_updates(updates).messages)
-        self._closed.clear()
+        self._join()
         told = _Told.of(update)
         for index, earlier in enumerate(self._messages):
             if earlier.is_same(told):
@@ -137,10 +145,31 @@ class _ToldMessages:
         self._messages.append(told)
         return False
 
+    def remembered(self) -> list[object]:
+        """Return what `recall` takes; every stream counts as complete."""
+        for executor in list(self._open):
+            self.close(executor)
+        self._join()
+        return [
+            [told.digest, [list(other) for other in told.others], told.author, told.message_id]
+            for told in self._messages
+        ]
+
+    def recall(self, remembered: Sequence[Any]) -> None:
+        """Remember what was remembered before."""
+        for digest, others, author, message_id in remembered:
+            self._messages.append(_Told(digest, tuple((kind, of) for kind, of in others), author, message_id))
+
+    def _join(self) -> None:
+        for updates in self._closed:
+            self._messages.extend(_Told.of(message) for message in AgentResponse.from_updates(updates).messages)
+        self._closed.clear()
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Told:
-    text: str
+    # Of the text: it is kept with every checkpoint.
+    digest: str
     others: tuple[tuple[str, str | None], ...]
     author: str | None
     message_id: str | None
@@ -148,8 +177,9 @@ class _Told:
     @classmethod
     def of(cls, message: Message | AgentResponseUpdate) -> _Told:
         contents = message.contents
+        text = "".join(c.text or "" for c in contents if c.type == "text")
         return cls(
-            "".join(c.text or "" for c in contents if c.type == "text"),
+            hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
             tuple((c.type, c.call_id or c.id) for c in contents if c.type not in {"text", "text_reasoning", "usage"}),
             message.author_name,
             message.message_id,
@@ -157,7 +187,7 @@ class _Told:
 
     def is_same(self, other: _Told) -> bool:
         return (
-            (self.text, self.others) == (other.text, other.others)
+            (self.digest, self.others) == (other.digest, other.others)
             and (self.author == other.author or None in {self.author, other.author})
             and (self.message_id == other.message_id or None in {self.message_id, other.message_id})
         )

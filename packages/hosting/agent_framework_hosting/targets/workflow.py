@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,17 +17,26 @@ from agent_framework import (
     AgentSession,
     CheckpointStorage,
     Message,
+    ResponseStream,
     Workflow,
+    WorkflowCheckpoint,
     WorkflowCheckpointException,
     WorkflowEvent,
     WorkflowMessage,
 )
 
-from ..checkpoints import Checkpoints, FileCheckpoints, MemoryCheckpoints, ReadOnlyCheckpoints, RunCheckpoints
-from ..errors import ConfigurationError, StoreError, StoreUnavailable, TargetError
+from ..checkpoints import (
+    CHECKPOINT_ERRORS,
+    Checkpoints,
+    FileCheckpoints,
+    MemoryCheckpoints,
+    ReadOnlyCheckpoints,
+    RunCheckpoints,
+)
+from ..errors import ConfigurationError, LeaseLost, StaleWrite, StoreError, StoreUnavailable, TargetError
 from ..isolation import Partition
 from .agent import AgentTarget
-from .base import TargetInput, bound_request_context
+from .base import HostedRun, Resumption, TargetInput, bound_request_context
 from .blueprint import WorkflowBlueprint, agents_of
 from .outputs import IntermediateOutputs, WorkflowOutputs
 
@@ -36,7 +45,10 @@ logger = logging.getLogger(__name__)
 SESSION_STATE_KEY: Final = "agent_framework_hosting.workflow"
 """Where a session keeps the position of its conversation: `{"chain": str, "checkpoint_id": str}`."""
 
-_DISCARD_SECONDS: Final = 10.0
+RUN_METADATA_KEY: Final = "agent_framework_hosting.run"
+"""Where a checkpoint keeps what it takes to resume its run: `{"attempt": int, "mark": JSON, "told": JSON}`."""
+
+_ERASE_SECONDS: Final = 10.0
 
 
 class WorkflowTarget:
@@ -47,6 +59,10 @@ class WorkflowTarget:
     the workflow's initial state. Checkpoints are kept by `checkpoints`, or in the directory `checkpoint_location`, which
     only the operator may be able to write (see `FileCheckpoints`), or else in memory. `intermediate_outputs` says what
     becomes of intermediate outputs: hidden, or put out as commentary (see `WorkflowOutputs`).
+
+    A run stores the checkpoint that it ends with. One that its channel may resume stores one after each superstep, when
+    everything that was put out until then is safe: what a second attempt goes on from it neither puts out again nor misses.
+    A superstep that had begun is executed again. All checkpoints but `MemoryCheckpoints` are taken to outlive the process.
 
     Raises:
         ConfigurationError: the workflow cannot be copied, the location is no directory, or there are two places for
@@ -89,6 +105,35 @@ class WorkflowTarget:
         except OSError as error:
             raise StoreUnavailable("The checkpoint could not be erased.") from error
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether the checkpoints outlive the process. See `Resumable.can_resume`."""
+        return not isinstance(self.checkpoints, MemoryCheckpoints)
+
+    async def resumption(self, partition: Partition, run_id: str) -> Resumption | None:
+        """Return the newest checkpoint of the run. See `Resumable.resumption`."""
+        try:
+            stored = await self.checkpoints.chain(partition, run_id).list_checkpoints(workflow_name=run_id)
+        except OSError as error:
+            raise StoreUnavailable("The checkpoints of the run cannot be read.") from error
+        resumable = [checkpoint for checkpoint in stored if RUN_METADATA_KEY in checkpoint.metadata]
+        if not resumable:
+            return None
+        # A process that was taken for dead may have stored one since: its attempt counts less, however late it is.
+        newest = max(resumable, key=lambda checkpoint: (_attempt(checkpoint), checkpoint.iteration_count))
+        mark = newest.metadata[RUN_METADATA_KEY]["mark"]
+        return Resumption(checkpoint_id=newest.checkpoint_id, attempt=_attempt(newest), mark=mark)
+
+    async def abandon(self, partition: Partition, run_id: str) -> None:
+        """Erase the checkpoints of the run. See `Resumable.abandon`."""
+        chain = self.checkpoints.chain(partition, run_id)
+
+        async def erase() -> None:
+            for checkpoint_id in await chain.list_checkpoint_ids(workflow_name=run_id):
+                await chain.delete(checkpoint_id)
+
+        await _tidied(erase())
+
     async def stream(self, run: TargetInput) -> AsyncGenerator[AgentResponseUpdate, None]:
         """Yield the updates of one run. See `Target.stream`.
 
@@ -99,7 +144,7 @@ class WorkflowTarget:
             async with aclosing(self._run(run)) as updates:
                 async for update in updates:
                     yield update
-        except TargetError:
+        except (TargetError, StaleWrite, LeaseLost):
             raise
         except Exception as error:
             raise TargetError(f"The workflow {self.name!r} failed.") from error
@@ -109,22 +154,22 @@ class WorkflowTarget:
             # A run hook that lets everything through is legitimate; a workflow has nobody to give options to.
             logger.warning("A workflow takes no options; they are ignored", extra={"options": sorted(run.options)})
         workflow = self._blueprint.new()
-        message = _input_for(workflow, run.messages)
-        turn = _Turn(self.checkpoints, run)
         outputs = WorkflowOutputs(intermediate=self._intermediate_outputs)
+        turn = _Turn(self.checkpoints, run, outputs)
         try:
             async with bound_request_context(_bindables(workflow), run.attributes):
-                await turn.restore(workflow)
-                events = workflow.run(message, stream=True, checkpoint_storage=turn.checkpoints)
+                events = await turn.begin(workflow, run.messages)
                 try:
                     async for event in events:
                         turn.observe(event)
                         for update in outputs.feed(event):
                             yield update
+                        # Not before the channel has taken what was put out until then.
+                        await turn.advance()
                 finally:
                     # Closing is what cancels the executors when the run is given up half-way.
                     await events.close()
-            turn.record()
+            await turn.record()
         except BaseException:
             # Being closed and being cancelled included; the executors have stopped by now.
             await turn.give_up()
@@ -147,36 +192,72 @@ def _bindables(workflow: Workflow) -> list[object]:
     return [workflow, *agents, *providers]
 
 
+class _HeldCheckpoints(ReadOnlyCheckpoints):
+    """A chain whose saves are held back: the framework saves at a moment at which nothing can be put out."""
+
+    def __init__(self, chain: CheckpointStorage) -> None:
+        super().__init__(chain)
+        self._held: WorkflowCheckpoint | None = None
+
+    async def save(self, checkpoint: WorkflowCheckpoint) -> str:
+        """Keep the checkpoint to be taken, which happens before any executor goes on."""
+        self._held = checkpoint
+        return checkpoint.checkpoint_id
+
+    def take(self) -> WorkflowCheckpoint | None:
+        """Return the checkpoint that is to be stored, once."""
+        held, self._held = self._held, None
+        return held
+
+
 class _Turn:
     """One turn of a conversation: where it continues from, and where the next one will, if there is to be one."""
 
-    def __init__(self, checkpoints: Checkpoints, run: TargetInput) -> None:
+    def __init__(self, checkpoints: Checkpoints, run: TargetInput, outputs: WorkflowOutputs) -> None:
         self._session = run.session
+        self._run = HostedRun(run_id="") if run.run is None else run.run
+        self._outputs = outputs
         self._is_kept = run.session is not None and run.keeps_session
-        self._position = None if run.session is None else _Position.of(run.session)
-        self._chain_id = uuid.uuid4().hex if self._position is None else self._position.chain
+        position = self._position = None if run.session is None else _Position.of(run.session)
+        continued = uuid.uuid4().hex if position is None else position.chain
+        self._earlier = checkpoints.chain(run.partition, continued)
+        self._chain_id = self._run.run_id or continued
         self._chain = checkpoints.chain(run.partition, self._chain_id)
         self._saved = RunCheckpoints(self._chain)
+        self._held = _HeldCheckpoints(self._chain)
         self._supersteps: int | None = None
 
-    @property
-    def checkpoints(self) -> CheckpointStorage:
-        """What the workflow saves to."""
-        # Never nothing: a workflow that was built with a storage of its own would then put all callers' states there.
-        return self._saved if self._is_kept else ReadOnlyCheckpoints()
-
-    async def restore(self, workflow: Workflow) -> None:
-        """Bring the workflow into the state that the conversation's last turn left.
+    async def begin(self, workflow: Workflow, given: object) -> ResponseStream[WorkflowEvent[Any], Any]:
+        """Start the workflow, with what was `given`, or where an earlier attempt at the run has stopped.
 
         Raises:
-            TargetError: that state is not there any more.
+            TargetError: the checkpoint to go on from is not there any more.
+            ConfigurationError: the workflow does not take what was given.
         """
+        # Never nothing: a workflow that was built with a storage of its own would then put all callers' states there.
+        checkpoints = self._held if self._is_kept else ReadOnlyCheckpoints()
+        resumption = self._run.resumption
+        if resumption is None:
+            message = _input_for(workflow, given)
+            await self._restore(workflow)
+            return workflow.run(message, stream=True, checkpoint_storage=checkpoints)
+        stored = await self._chain.list_checkpoints(workflow_name=self._chain_id)
+        last = next((one for one in stored if one.checkpoint_id == resumption.checkpoint_id), None)
+        if last is None:
+            raise TargetError("The checkpoint that the run goes on from is gone.")
+        self._saved.adopt([one.checkpoint_id for one in stored], last=last)
+        self._supersteps = last.iteration_count
+        self._outputs.recall(last.metadata[RUN_METADATA_KEY]["told"])
+        return workflow.run(stream=True, checkpoint_id=last.checkpoint_id, checkpoint_storage=checkpoints)
+
+    async def _restore(self, workflow: Workflow) -> None:
+        """Bring the workflow into the state that the conversation's last turn left."""
         if self._position is None:
             return
         events = workflow.run(
             stream=True,
             checkpoint_id=self._position.checkpoint_id,
-            checkpoint_storage=ReadOnlyCheckpoints(self._chain),
+            checkpoint_storage=ReadOnlyCheckpoints(self._earlier),
         )
         try:
             async for _ in events:
@@ -193,36 +274,79 @@ class _Turn:
         if event.type == "superstep_completed":
             self._supersteps = event.iteration
 
-    def record(self) -> None:
-        """Move the session on to the checkpoint that this turn ended with.
+    async def advance(self) -> None:
+        """Store the checkpoint that the framework has saved since, if the run may be resumed from it."""
+        if self._run.settle is not None:
+            await self._store()
+
+    async def _store(self) -> None:
+        """Store the checkpoint that the framework has saved, if there is a new one.
+
+        One that cannot be stored is logged, as the framework would: the next one may be.
+
+        Raises:
+            TargetError: it is the first of a run that may be resumed. Without one, nobody could tell what was executed.
+            StaleWrite, LeaseLost: another process has the run.
+        """
+        checkpoint = self._held.take()
+        if checkpoint is None:
+            return
+        metadata = dict(checkpoint.metadata)
+        if self._run.settle is not None:
+            mark = await self._run.settle()
+            metadata[RUN_METADATA_KEY] = {"attempt": self._run.attempt, "mark": mark, "told": self._outputs.told}
+        try:
+            # Under the name of its chain: a workflow that was given none has another one in every process.
+            await self._saved.save(replace(checkpoint, workflow_name=self._chain_id, metadata=metadata))
+        except CHECKPOINT_ERRORS as error:
+            if self._run.settle is not None and self._saved.last_id is None:
+                raise self._unsaved() from error
+            logger.warning("A checkpoint could not be stored", exc_info=error)
+
+    async def record(self) -> None:
+        """Store the checkpoint that this turn ended with, and move the session on to it.
 
         Raises:
             TargetError: the end of the turn was not saved; the next turn could only continue from somewhere else.
         """
         if self._session is None or not self._is_kept:
             return
+        await self._store()
         if self._saved.last_id is None or self._saved.last_iteration != self._supersteps:
-            raise TargetError(
-                "The last checkpoint of the turn could not be saved, see the log. If an executor keeps values of its "
-                "own types, register them with agent_framework.register_checkpoint_type."
-            ) from self._saved.error
+            raise self._unsaved() from self._saved.error
         self._session.state[SESSION_STATE_KEY] = {"chain": self._chain_id, "checkpoint_id": self._saved.last_id}
+
+    def _unsaved(self) -> TargetError:
+        return TargetError(
+            "The last checkpoint of the turn could not be saved, see the log. If an executor keeps values of its "
+            "own types, register them with agent_framework.register_checkpoint_type."
+        )
 
     async def give_up(self) -> None:
         """Leave the conversation where it was: delete what this turn saved, which no session will ever name.
 
-        The only place that decides so. What the turn continued from stays, and is what a run that failed, was cancelled
-        or was left by its client is continued from. A process that is killed does not get here: the newest checkpoint of
-        its run stays, for whoever resumes the run, until retention takes it.
+        What the turn continued from stays, and is what a run that failed, was cancelled or was left by its client is
+        continued from. A process that is killed does not get here, and who may resume the run decides for itself: then the
+        newest checkpoint of the run stays, until the run is resumed, or `WorkflowTarget.abandon` is called for it.
         """
-        await _undisturbed(self._discard())
+        may_be_resumed = self._run.settle is not None
+        await _tidied(self._saved.settle() if may_be_resumed else self._saved.discard())
 
-    async def _discard(self) -> None:
+
+def _attempt(checkpoint: WorkflowCheckpoint) -> int:
+    return int(checkpoint.metadata[RUN_METADATA_KEY]["attempt"])
+
+
+async def _tidied(work: Coroutine[object, object, None]) -> None:
+    """Do `work` for a run that has an outcome already, which this must not replace; retention takes what is left."""
+
+    async def tidy() -> None:
         try:
-            await asyncio.wait_for(self._saved.discard(), _DISCARD_SECONDS)
+            await asyncio.wait_for(work, _ERASE_SECONDS)
         except Exception:
-            # The run has an outcome already, which this must not replace; retention takes what is left.
             logger.exception("The checkpoints of a run that was given up could not be deleted")
+
+    await _undisturbed(tidy())
 
 
 async def _undisturbed(work: Coroutine[object, object, None]) -> None:

@@ -6,7 +6,7 @@ output follows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Final
 
@@ -105,10 +105,10 @@ class Draft:
             if isinstance(item, UnfinishedItem):
                 self._unfinished.append(item)
 
-    def close_unfinished(self) -> None:
-        """Close what an earlier attempt left open, in the order in which it was opened."""
+    def close_unfinished(self, whole: Collection[int] = ()) -> None:
+        """Close what an earlier attempt left open, in the order in which it was opened; `whole` is what it had finished."""
         for item in self._unfinished:
-            item.close(self.output)
+            item.close(self.output, is_whole=item.index in whole)
         self._unfinished.clear()
 
     @property

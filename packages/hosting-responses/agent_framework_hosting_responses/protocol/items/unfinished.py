@@ -176,8 +176,8 @@ class UnfinishedItem:
             elif step == "done":
                 text.value = getattr(event, text.form.member)
 
-    def close(self, output: Output) -> None:
-        """Write the events that the item still lacks."""
+    def close(self, output: Output, *, is_whole: bool = False) -> None:
+        """Write the events that the item still lacks; `is_whole` says that only its end was not told."""
         parts: dict[str, list[JsonValue]] = {}
         members: JsonObject = {}
         for text in self._all_texts():
@@ -188,7 +188,7 @@ class UnfinishedItem:
                 parts.setdefault(text.form.holder or "commands", []).append(value)
             else:
                 members[text.form.member] = value
-        output.finish(self.index, {**self.item, **members, **self._with(parts), **self._ending()})
+        output.finish(self.index, {**self.item, **members, **self._with(parts), **self._ending(is_whole=is_whole)})
 
     def complete(self, writer: EventWriter, item: JsonObject) -> None:
         """Write the events that the item still lacks to become `item`, as which it was finished where nobody heard of it."""
@@ -230,12 +230,12 @@ class UnfinishedItem:
             return {"action": {**action, "commands": parts["commands"]}}
         return {**parts}
 
-    def _ending(self) -> JsonObject:
+    def _ending(self, *, is_whole: bool) -> JsonObject:
         """Return the members that say how the item ended."""
         kind = str(self.item["type"])
         if "status" not in self.item or self.item["status"] in _FINAL:
             return {}
-        ending: JsonObject = {"status": _CUT.get(kind, "incomplete")}
+        ending: JsonObject = {"status": "completed" if is_whole else _CUT.get(kind, "incomplete")}
         if kind == "web_search_call" and "action" not in self.item:
             # Clients demand one of a search that is over, and nobody was told which it was.
             ending["action"] = {"type": "search", "query": ""}
