@@ -19,8 +19,8 @@ from agent_framework_hosting.errors import RunError
 from agent_framework_hosting.hooks import ChannelResponseHook, ChannelRunHook, ChannelStreamUpdateHook
 from agent_framework_hosting.isolation import IsolationKeys, get_current_isolation_keys
 from agent_framework_hosting.runs.base import LogEntry, RunId, RunKey, RunLog, RunStatus
-from agent_framework_hosting.targets.base import Erasable
 
+from .erasure import erase_session
 from .history import History
 from .protocol import errors
 from .protocol.ids import new_id
@@ -39,7 +39,6 @@ from .stores.base import (
     ResponseStore,
     UnknownConversation,
 )
-from .stores.context import response_session_key
 from .stores.memory import MemoryResponseStore
 from .turns import RESPONSE_ID, TurnBuilder, TurnStores
 
@@ -300,20 +299,10 @@ class ResponsesService:
             raise errors.cannot_delete_in_flight()
         # Stored before told: the last event must not come into the log after it was deleted.
         await self._runs.settle(record.key)
-        await self._erase_session(record)
+        await erase_session(self._context, record.key)
         await self._log_of(record).drop(record.key)
         await store.delete(record.key)
         return deleted_response(response_id)
-
-    async def _erase_session(self, record: ResponseRecord) -> None:
-        """Erase the session after the response, and what the target keeps for going on from it."""
-        partition, key = record.key.partition, response_session_key(record.key.run_id)
-        if record.has_session and isinstance(self._context.target, Erasable):
-            session = await self._context.session_store.get(partition, key)
-            if session is not None:
-                await self._context.target.erase(partition, session)
-        # Also without `has_session`: a run that failed late has stored one that nobody continues.
-        await self._context.session_store.delete(partition, key)
 
     async def input_items(self, response_id: str, query: ListQuery) -> JsonObject:
         """Return a page of the items the response was given: its context, then its own input.

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.stores.base import Prunable, Retention
+from agent_framework_hosting.targets.base import Erasable
 
+from .erasure import before_pruning
 from .recovery import OwnedLogs, Recovery
 from .settings import ResponsesSettings
 from .stores.base import Conversations, ResponseStore
@@ -41,6 +43,8 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
         responses = memory_responses(settings, conversations)
         return ResponsesState(responses=responses, conversations=conversations)
     # Only here: SQLAlchemy is an optional dependency.
+    from agent_framework_hosting.stores.sql import SqlSessionStore  # noqa: PLC0415
+
     from .stores.sql_conversations import SqlConversationStore  # noqa: PLC0415
     from .stores.sql_responses import SqlResponseStore  # noqa: PLC0415
 
@@ -48,8 +52,12 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
         context.database,
         retention=Retention(max_age=settings.max_conversation_age, max_entries=settings.max_conversations),
     )
+    # An agent's sessions in the same database go with their responses, many at once.
+    is_all = isinstance(context.session_store, SqlSessionStore) and not isinstance(context.target, Erasable)
     kept_responses = SqlResponseStore(
-        context.database, retention=Retention(max_age=settings.max_response_age, max_entries=settings.max_responses)
+        context.database,
+        retention=Retention(max_age=settings.max_response_age, max_entries=settings.max_responses),
+        before_pruning=None if is_all else before_pruning(context),
     )
     logs = context.durable_log
     return ResponsesState(

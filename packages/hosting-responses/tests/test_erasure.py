@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import stored
-from agent_framework import Agent, Executor, Workflow, WorkflowBuilder, WorkflowContext, handler
+from agent_framework import Agent, AgentSession, Executor, Workflow, WorkflowBuilder, WorkflowContext, handler
 from states import State
 from witness import Answer, LocalClient, Witness, local
 
 from agent_framework_hosting import AgentFrameworkHost, ChannelSession
+from agent_framework_hosting.cli import main
+from agent_framework_hosting.errors import StoreError, StoreUnavailable
+from agent_framework_hosting.isolation import SHARED, Partition
 from agent_framework_hosting.retention import prune_all
-from agent_framework_hosting.stores.base import Prunable, Retention
+from agent_framework_hosting.runs.base import RunId
+from agent_framework_hosting.stores.base import Prunable, Retention, SessionKey
+from agent_framework_hosting.stores.memory import MemorySessionStore
 from agent_framework_hosting.testing.agents import Gate
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
+from agent_framework_hosting_responses.stores.context import response_session_key
+from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
 
 SECRET = "the-password-is-swordfish"
 SECONDS = 10.0
@@ -35,6 +42,8 @@ class Remember(Executor):
 
     @handler
     async def hear(self, message: str, ctx: WorkflowContext[str, str]) -> None:
+        if message == "fail":
+            raise ValueError
         self.heard.append(message)
         await ctx.send_message("|".join(self.heard))
 
@@ -424,3 +433,100 @@ async def test_what_the_retention_forgets_of_a_workflow_is_erased(durable_state:
 
     assert any("checkpoints" in place for place in before), before
     assert while_running == stored.places_of(durable_state, SECRET) == []
+
+
+@pytest.mark.behaviour("D5", "D8")
+@pytest.mark.parametrize("lies_in_files", [True, False])
+async def test_a_checkpoint_goes_with_the_response_that_the_retention_forgets(
+    durable_state: State, *, lies_in_files: bool
+) -> None:
+    options = {} if lies_in_files else in_one_database(durable_state)
+    settings = ResponsesSettings(max_responses=2)
+    async with talking(durable_state, remembering, channel={"settings": settings}, **options) as talk:
+        await talk.create(SECRET)
+        before = stored.places_of(durable_state, SECRET)
+        first = await talk.create("hello")
+        second = await talk.create("more", previous_response_id=first)
+        for store in stores_of(talk.host):
+            await prune_all(store)
+        while_running = stored.places_of(durable_state, SECRET)
+        again = await talk.ask("POST", "/v1/responses", {"input": "again", "previous_response_id": second})
+
+    assert any("checkpoints" in place for place in before), before
+    assert while_running == stored.places_of(durable_state, SECRET) == []
+    assert b"hello|more|again" in again.content
+
+
+@pytest.mark.behaviour("D5", "D8")
+async def test_a_checkpoint_in_the_database_goes_with_the_response_that_the_command_erases(
+    durable_state: State,
+) -> None:
+    async with talking(durable_state, remembering, **in_one_database(durable_state)) as talk:
+        await talk.create(SECRET)
+        # These have neither sessions nor checkpoints: of both there is not too much.
+        for _ in range(2):
+            await talk.ask("POST", "/v1/responses", {"input": "fail"})
+    before = stored.places_of(durable_state, SECRET)
+    place = (
+        ["--state-dir", str(durable_state.directory)]
+        if durable_state.kind == "sqlite"
+        else ["--database-url", str(durable_state.options["database_url"])]
+    )
+
+    code = await asyncio.to_thread(main, ["db", "prune", *place, "--max-entries", "2"])
+
+    assert code == 0
+    assert any("checkpoints" in place for place in before), before
+    assert stored.places_of(durable_state, SECRET) == []
+
+
+async def test_a_session_in_a_store_of_its_own_goes_with_the_response_that_the_retention_forgets(
+    durable_state: State,
+) -> None:
+    sessions = MemorySessionStore()
+    settings = ResponsesSettings(max_responses=1)
+    async with talking(durable_state, channel={"settings": settings}, session_store=sessions) as talk:
+        await talk.host._state.pruner.stop()
+        made = [RunId(await talk.create(text)) for text in ("hello", "and?")]
+        before = await sessions.get(SHARED, response_session_key(made[0]))
+        for store in stores_of(talk.host):
+            await prune_all(store)
+
+    assert before is not None
+    assert await sessions.get(SHARED, response_session_key(made[0])) is None
+    assert await sessions.get(SHARED, response_session_key(made[1])) is not None
+
+
+@pytest.mark.parametrize("trouble", [StoreError("unknown type"), StoreUnavailable("not now")])
+async def test_a_session_that_cannot_be_read_keeps_nothing_from_being_pruned_unless_it_is_for_now(
+    durable_state: State, trouble: StoreError
+) -> None:
+    class Unreadable(MemorySessionStore):
+        is_broken = False
+
+        async def get(self, partition: Partition, key: SessionKey) -> AgentSession | None:
+            if self.is_broken:
+                raise trouble
+            return await super().get(partition, key)
+
+    sessions = Unreadable()
+    settings = ResponsesSettings(max_responses=0)
+    async with talking(durable_state, remembering, channel={"settings": settings}, session_store=sessions) as talk:
+        await talk.host._state.pruner.stop()
+        response = RunId(await talk.create("hello"))
+        responses = next(store for store in stores_of(talk.host) if isinstance(store, SqlResponseStore))
+        sessions.is_broken = True
+        with suppress(StoreUnavailable):
+            await responses.prune(limit=10)
+        found = await talk.ask("GET", f"/v1/responses/{response}")
+        sessions.is_broken = False
+        erased = await responses.prune(limit=10)
+
+    is_for_now = isinstance(trouble, StoreUnavailable)
+    assert (found.status, erased) == ((200, 1) if is_for_now else (404, 0))
+    assert await sessions.get(SHARED, response_session_key(response)) is None
+
+
+def in_one_database(state: State) -> dict[str, Any]:
+    """Options with which the checkpoints lie in the database, too."""
+    return {"state_dir": {"sessions": state.directory / "sessions"}} if state.kind == "sqlite" else {}

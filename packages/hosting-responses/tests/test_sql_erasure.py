@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 import sqlalchemy as sa
 from agent_framework import AgentSession
 
 from agent_framework_hosting.isolation import SHARED
-from agent_framework_hosting.runs.base import Attempt
+from agent_framework_hosting.runs.base import Attempt, RunKey
 from agent_framework_hosting.runs.sql_log import SqlRunLog
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.base import Retention
@@ -104,3 +105,34 @@ def _session_of(turns: int) -> AgentSession:
     session = AgentSession(session_id="s")
     session.state["said"] = ["a longer sentence" * 10] * turns
     return session
+
+
+async def test_who_dies_before_the_rows_go_leaves_responses_that_are_found_again(database: Database) -> None:
+    clock, reached = Clock(), asyncio.Event()
+    told: list[Sequence[RunKey]] = []
+
+    async def stand_still(keys: Sequence[RunKey]) -> None:
+        told.append(keys)
+        reached.set()
+        await asyncio.Event().wait()
+
+    async def go_on(keys: Sequence[RunKey]) -> None:
+        told.append(keys)
+
+    retention = Retention(max_age=100)
+    first = SqlResponseStore(database, retention=retention, clock=clock, before_pruning=stand_still)
+    second = SqlResponseStore(database, retention=retention, clock=clock, before_pruning=go_on)
+    await first.create(ended_of("old"))
+    clock.now += 101
+    await first.create(ended_of("new"))
+
+    pruning = asyncio.create_task(first.prune(limit=10))
+    await asyncio.wait_for(reached.wait(), 10)
+    pruning.cancel()
+    await asyncio.wait([pruning])
+    left = await names_in(database)
+    assert await second.prune(limit=10) == 1
+
+    assert left == ["new", "old"]
+    assert await names_in(database) == ["new"]
+    assert told == [[key_of("old")]] * 2

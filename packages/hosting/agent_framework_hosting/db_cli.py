@@ -73,7 +73,8 @@ def _prune(options: argparse.Namespace) -> None:
     async def prune(database: Database, stores: Sequence[Prunable]) -> list[tuple[int, StoreStats]]:
         from .sql.space import give_back  # noqa: PLC0415  optional dependency
 
-        erased = [await prune_all(store) for store in stores]
+        # Channels' stores first: what belongs to their entries is found only as long as the sessions are there.
+        erased = [await prune_all(store) for store in reversed(stores)][::-1]
         await give_back(database, reserve=0.0)
         return list(zip(erased, [await store.stats() for store in stores], strict=True))
 

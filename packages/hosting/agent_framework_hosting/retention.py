@@ -65,7 +65,8 @@ class Pruner:
     async def _run(self) -> None:
         await asyncio.sleep(self._first)
         while True:
-            for store in self._stores:
+            # Channels add theirs after the host's: what belongs to their entries is found as long as the sessions are there.
+            for store in reversed(self._stores):
                 await self._attempt(prune_all(store, batch=self._batch), type(store).__name__)
             if self._afterwards is not None:
                 await self._attempt(self._afterwards(), "space")

@@ -6,16 +6,20 @@ many are erased, it takes a handful of statements.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from agent_framework_hosting.errors import StoreError, StoreUnavailable
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
 from agent_framework_hosting.runs.log_table import forget_all
+from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
+from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.outdated import Outdated
-from agent_framework_hosting.stores.sql import erase_sessions
+from agent_framework_hosting.stores.sql import SqlSessionStore, erase_sessions
+from agent_framework_hosting.targets.workflow import erase_checkpoint
 
 from .context import response_session_key
 from .tables import HAS_ENDED, IS_RUNNING, responses
@@ -128,3 +132,27 @@ def _sweep(connection: sa.Connection, names: Collection[tuple[str, str]]) -> Non
         # Again where branches meet that have gone together: each kept it for the other.
         names = {(row.partition, row.previous_response_id) for row in gone if row.previous_response_id is not None}
         names -= {(row.partition, row.id) for row in gone}
+
+
+def erasing_checkpoints(database: Database) -> Callable[[Sequence[RunKey]], Awaitable[None]]:
+    """Return what erases the checkpoints of responses before these are pruned, if it is done without a target.
+
+    That is, those in the same database; those in files are their host's.
+    """
+    sessions, checkpoints = SqlSessionStore(database), SqlCheckpoints(database)
+
+    async def erase_checkpoints(keys: Sequence[RunKey]) -> None:
+        if await checkpoints.is_empty():  # nothing but agents: their sessions are long, and need not be read
+            return
+        for key in keys:
+            try:
+                session = await sessions.get(key.partition, response_session_key(key.run_id))
+            except StoreUnavailable:
+                raise
+            except StoreError:
+                # Of an application whose types are not known here: an agent, for workflows keep none in the session.
+                continue
+            if session is not None:
+                await erase_checkpoint(checkpoints, key.partition, session)
+
+    return erase_checkpoints

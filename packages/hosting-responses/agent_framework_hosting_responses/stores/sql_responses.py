@@ -7,7 +7,7 @@ last of them is deleted too. Nobody else may take its id.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -149,7 +149,8 @@ class SqlResponseStore:
 
     Forgets what `retention` says when it is pruned, and never a response that runs. `clock` gives Unix seconds. Contexts
     of chains are kept in memory, about `cache_bytes` of them, so that a turn does not read the turns before it. When
-    another process has deleted a response, `get` knows at once and `context` from the next `get` on.
+    another process has deleted a response, `get` knows at once and `context` from the next `get` on. `before_pruning`
+    erases what others keep of responses that are about to go; until it has returned they stay, to be found again.
     """
 
     def __init__(
@@ -159,10 +160,12 @@ class SqlResponseStore:
         retention: Retention = Retention(),  # noqa: B008  frozen
         clock: Callable[[], float] = time.time,
         cache_bytes: int = MAX_BYTES,
+        before_pruning: Callable[[Sequence[RunKey]], Awaitable[None]] | None = None,
     ) -> None:
         self._database = database
         self._retention = retention
         self._clock = clock
+        self._before_pruning = before_pruning
         self._contexts = ContextCache(max_bytes=cache_bytes)
         self._insert = database.insert(responses).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
@@ -287,13 +290,16 @@ class SqlResponseStore:
         """Erase at most `limit` responses that are older or more than the retention allows, with their sessions."""
         find = partial(OUTDATED.find, retention=self._retention, now=self._clock(), limit=limit)
         rows = await self._database.run(find)
-        if rows:
+        keys = [RunKey(Partition(row.partition), RunId(row.id)) for row in rows]
+        if keys and self._before_pruning is not None:
+            await self._before_pruning(keys)
+        if keys:
             try:
                 await self._database.run(partial(erase_outdated, rows=rows), erases=True)
             finally:
-                for row in rows:
-                    self._contexts.forget(RunKey(Partition(row.partition), RunId(row.id)))
-        return len(rows)
+                for key in keys:
+                    self._contexts.forget(key)
+        return len(keys)
 
     async def stats(self) -> StoreStats:
         """Return what the store holds; `bytes` includes what is kept for responses that continue deleted ones."""

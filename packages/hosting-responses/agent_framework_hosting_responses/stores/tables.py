@@ -115,9 +115,14 @@ conversation_items = sa.Table(
 
 def _stores(database: Database, retention: Retention) -> Sequence[Prunable]:
     from .sql_conversations import SqlConversationStore  # noqa: PLC0415  they import the tables
+    from .sql_erasure import erasing_checkpoints  # noqa: PLC0415  as above
     from .sql_responses import SqlResponseStore  # noqa: PLC0415  as above
 
-    return SqlResponseStore(database, retention=retention), SqlConversationStore(database, retention=retention)
+    before_pruning = erasing_checkpoints(database)
+    return (
+        SqlResponseStore(database, retention=retention, before_pruning=before_pruning),
+        SqlConversationStore(database, retention=retention),
+    )
 
 
 SCHEMA: Final = SchemaPart("responses", metadata, Path(__file__).parent / "versions", _stores)

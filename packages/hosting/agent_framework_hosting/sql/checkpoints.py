@@ -64,6 +64,11 @@ class SqlCheckpoints:
         """Return the storage of one chain."""
         return _SqlChain(self._database, partition, chain, max_checkpoints=self._max_per_chain, clock=self._clock)
 
+    async def is_empty(self) -> bool:
+        """Whether there is no checkpoint of anybody."""
+        query = sa.select(table.c.position).limit(1)
+        return await self._database.run(lambda connection: connection.scalar(query)) is None
+
     async def prune(self, *, limit: int) -> int:
         """Erase what the retention no longer covers, at most `limit` checkpoints; return how many."""
         find = partial(_OUTDATED.find, retention=self._retention, now=self._clock(), limit=limit)

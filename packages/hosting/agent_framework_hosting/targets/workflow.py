@@ -97,13 +97,7 @@ class WorkflowTarget:
 
     async def erase(self, partition: Partition, session: AgentSession) -> None:
         """Erase the checkpoint that `session` continues from. See `Erasable.erase`."""
-        position = _Position.of(session)
-        if position is None:
-            return
-        try:
-            await self.checkpoints.chain(partition, position.chain).delete(position.checkpoint_id)
-        except OSError as error:
-            raise StoreUnavailable("The checkpoint could not be erased.") from error
+        await erase_checkpoint(self.checkpoints, partition, session)
 
     @property
     def can_resume(self) -> bool:
@@ -174,6 +168,21 @@ class WorkflowTarget:
             # Being closed and being cancelled included; the executors have stopped by now.
             await turn.give_up()
             raise
+
+
+async def erase_checkpoint(checkpoints: Checkpoints, partition: Partition, session: AgentSession) -> None:
+    """Erase the checkpoint that `session` continues from, if it is one of a workflow and the checkpoint is there.
+
+    Raises:
+        StoreUnavailable: it could not be erased; erasing again may work.
+    """
+    position = _Position.of(session)
+    if position is None:
+        return
+    try:
+        await checkpoints.chain(partition, position.chain).delete(position.checkpoint_id)
+    except OSError as error:
+        raise StoreUnavailable("The checkpoint could not be erased.") from error
 
 
 def _pick_checkpoints(given: Checkpoints | None, location: str | Path | None) -> Checkpoints:
