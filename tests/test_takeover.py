@@ -87,7 +87,7 @@ def test_a_run_whose_process_is_killed_ends_on_another_within_the_lease(
     servers[survivor].kill()
 
 
-def test_a_run_that_was_accepted_and_not_yet_queued_is_run_by_another(
+def test_a_run_whose_process_died_when_it_had_accepted_it_is_run_by_another(
     servers: dict[str, Nursery], postgres_url: str, opened: ExitStack
 ) -> None:
     one, other = (
@@ -96,7 +96,11 @@ def test_a_run_that_was_accepted_and_not_yet_queued_is_run_by_another(
     )
 
     with pytest.raises(httpx2.TransportError):
-        one.post("/v1/responses", json={"input": "q", "background": True}, headers={"x-kill": "after 1 open log"})
+        one.post(
+            "/v1/responses",
+            json={"input": "q", "background": True},
+            headers={"x-kill": "after 1 SqlResponseStore._create"},
+        )
 
     servers["one"].await_death()
     (response_id,) = other.get("/-/stored").json()

@@ -59,7 +59,10 @@ class OwnedConversations(Protocol):
 
 
 class Recovery:
-    """Ends what dead processes left running: as `failed`, for nobody knows what their agents did (contract §5 point 8)."""
+    """Ends what dead processes left running: as `failed`, for nobody knows what their agents did (contract §5 point 8).
+
+    `is_alone` says that no other process uses the stores: then every run that is found at the start is lost.
+    """
 
     def __init__(
         self,
@@ -68,11 +71,13 @@ class Recovery:
         *,
         owner: str,
         logs: OwnedLogs | None = None,
+        is_alone: bool = False,
     ) -> None:
         self._responses = responses
         self._conversations = conversations
         self._owner = owner
         self._logs = logs
+        self._is_alone = is_alone
         self._restart: Restart | None = None
         self._mend: Restart | None = None
         self._forget: Restart | None = None
@@ -101,7 +106,9 @@ class Recovery:
                 ended += await _attempt(self._take_over(key, owner=owner), key)
             await self._conversations.release(owner)
         if self._logs is not None and self._mend is not None:
-            for key in await self._logs.silent(seconds=0 if is_start else _SILENCE, limit=_AT_ONCE):
+            # Whoever has just stored the end of a run is about to tell it.
+            seconds = 0 if is_start and self._is_alone else _SILENCE
+            for key in await self._logs.silent(seconds=seconds, limit=_AT_ONCE):
                 await _attempt(self._mend(key), key)
         return ended
 

@@ -159,8 +159,13 @@ class ResponseRuns:
         # they are there, so that a request which repeats this one finds both.
         if not turn.engine.is_shared:
             self._turns[turn.key] = turn
+        opening = turn.encoder.open()
+        if not turn.record.is_background:  # never queued
+            turn.attempt = Attempt(turn.key, turn.record.attempt)
+            opening += turn.encoder.start()
+        participants = turn.log.opening(turn.key, opening), turn.engine.starting(self._operation, turn.key)
         try:
-            existing = await turn.store.create(turn.record, turn.context)
+            existing = await turn.store.create(turn.record, turn.context, participants)
         except BaseException:
             self._leave_out(turn)
             raise
@@ -168,12 +173,8 @@ class ResponseRuns:
             self._leave_out(turn)
             return existing
         try:
-            # Number 0 is nobody's attempt: the first worker that begins the run takes over from it.
-            opening = turn.encoder.open()
-            if not turn.record.is_background:  # never queued
-                opening += turn.encoder.start()
-            await turn.log.append(Attempt(turn.key, 0), opening)
-            await turn.engine.start(self._operation, turn.key)
+            for participant in participants:
+                await participant.finish()
         except StaleWrite:
             # This process stood still meanwhile: it was taken for dead, and whoever has the run now tells all of it.
             logger.warning("A run was taken over while it was accepted", extra={"run_id": turn.key.run_id})

@@ -66,7 +66,11 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
         one_shots=HeldResponses(kept_responses),
         prunable=(kept_responses, kept_conversations),
         recovery=Recovery(
-            kept_responses, kept_conversations, owner=context.owner, logs=logs if isinstance(logs, OwnedLogs) else None
+            kept_responses,
+            kept_conversations,
+            owner=context.owner,
+            logs=logs if isinstance(logs, OwnedLogs) else None,
+            is_alone=context.database.is_sqlite,
         ),
     )
 

@@ -14,7 +14,7 @@ from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.errors import ConfigurationError
 from agent_framework_hosting.hooks import ChannelRunHook, apply_run_hook
 from agent_framework_hosting.isolation import IsolationKeys
-from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
+from agent_framework_hosting.runs.base import RunId, RunKey, RunLog, RunStatus
 from agent_framework_hosting.targets.base import Resumption
 from agent_framework_hosting.types import ChannelIdentity, ChannelRequest
 
@@ -99,6 +99,7 @@ class TurnBuilder:
             status=RunStatus.QUEUED if request.background else RunStatus.IN_PROGRESS,
             created_at=cast("int", response["created_at"]),
             body=encode_json(response),
+            attempt=int(not request.background),  # in the foreground it begins at once, here
             owner=self._context.owner,
             is_background=request.background,
             is_streamed=request.stream,
@@ -117,20 +118,23 @@ class TurnBuilder:
             clock=self._seconds,
             events=request.stream or request.background,
         )
-        # Only a log that outlives the request can tell a repeated request the same events.
-        is_kept = request.store and (request.background or idempotency_key is not None)
         return Turn(
             record=record,
             request=channel_request,
             isolation=isolation,
             encoder=encoder,
             store=self._stores.pick(request, is_known_early=self._has_own_ids or idempotency_key is not None),
-            log=self._context.durable_log if is_kept else self._context.run_log,
+            log=self._log_for(request, idempotency_key),
             engine=self._context.durable_engine if request.background and request.store else self._context.engine,
             context=continuation.context,
             session=continuation.session,
             session_key=continuation.session_key,
         )
+
+    def _log_for(self, request: CreateRequest, idempotency_key: str | None) -> RunLog:
+        # Only a log that outlives the request can tell a repeated request the same events.
+        is_kept = request.store and (request.background or idempotency_key is not None)
+        return self._context.durable_log if is_kept else self._context.run_log
 
     async def rebuild(
         self,

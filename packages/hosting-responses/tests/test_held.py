@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from msgspec.structs import replace
 
 from agent_framework_hosting.errors import StaleWrite, StoreUnavailable
 from agent_framework_hosting.isolation import SHARED
-from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, Participant, RunId, RunKey, RunStatus
 from agent_framework_hosting_responses.stores.base import IdempotencyKey, ResponseRecord
 from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.held import HeldResponses
@@ -72,10 +74,12 @@ async def test_an_end_that_could_not_be_stored_can_be_stored_later() -> None:
     class Unreachable(MemoryResponseStore):
         is_reachable = False
 
-        async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+        async def create(
+            self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+        ) -> ResponseRecord | None:
             if not self.is_reachable:
                 raise StoreUnavailable("away")
-            return await super().create(record, context)
+            return await super().create(record, context, participants)
 
     stored = Unreachable()
     held = HeldResponses(stored)

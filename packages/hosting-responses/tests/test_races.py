@@ -19,7 +19,7 @@ from agent_framework import AgentResponseUpdate, Content
 from agent_framework_hosting import AgentFrameworkHost, ChannelRequest, ChannelSession
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.errors import ConfigurationError, StoreUnavailable
-from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey
+from agent_framework_hosting.runs.base import Attempt, LogEntry, Participant, RunKey
 from agent_framework_hosting.runs.memory import MemoryRunEngine, MemoryRunLog
 from agent_framework_hosting.sessions import Sessions
 from agent_framework_hosting.stores.memory import MemorySessionStore
@@ -178,8 +178,10 @@ class FailingLog(MemoryRunLog):
         await super().append(attempt, entries, closes=closes)
 
 
-@mode
-@pytest.mark.parametrize("method", ["begin", "save"])
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [("begin", one) for one in MODES if one.get("background")] + [("save", one) for one in MODES],
+)
 async def test_a_store_that_stays_away_lets_no_reader_wait(method: str, mode: dict[str, Any]) -> None:
     log = MemoryRunLog()
     service = ResponsesService(context_of(ScriptedAgent(["hello"]), log=log), state=state_with(FailingStore(method)))
@@ -192,7 +194,7 @@ async def test_a_store_that_stays_away_lets_no_reader_wait(method: str, mode: di
     assert (log._open, service._runs._turns) == ({}, {})
 
 
-@mode
+@pytest.mark.parametrize("mode", [one for one in MODES if one.get("background")])  # others have begun when accepted
 async def test_a_store_that_fails_once_costs_the_run_but_not_its_end(mode: dict[str, Any]) -> None:
     service = ResponsesService(context_of(ScriptedAgent(["hello"])), state=state_with(FailingStore("begin", times=1)))
 
@@ -325,9 +327,11 @@ class SuspendingStore(MemoryResponseStore):
     async def _suspend(self) -> None:
         await ticks(self._random.randrange(4))
 
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+    async def create(
+        self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+    ) -> ResponseRecord | None:
         await self._suspend()
-        created = await super().create(record, context)
+        created = await super().create(record, context, participants)
         await self._suspend()
         return created
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from agent_framework_hosting.errors import StaleWrite
 from agent_framework_hosting.isolation import SHARED, IsolationKeys, Partition
 from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
+from agent_framework_hosting.runs.sql_log import SqlRunLog
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting_responses.protocol.resources import lost_response
 from agent_framework_hosting_responses.recovery import Recovery
@@ -93,6 +94,25 @@ async def test_what_is_in_the_name_of_a_process_that_has_just_started_is_lost_to
 
     assert await Recovery(store, conversations, owner="me").run(all_dead, is_start=True) == 1
     assert await status_of(store, mine) is RunStatus.FAILED
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_a_log_is_silent_at_once_if_nobody_else_can_write_to_it(database: Database, *, is_alone: bool) -> None:
+    store, conversations = SqlResponseStore(database), SqlConversationStore(database)
+    log = SqlRunLog(database)
+    opened = running("a", owner="me").key
+    await log.append(Attempt(opened, 1), [("response.created", b"{}")])
+    mended: list[RunKey] = []
+
+    async def mend(key: RunKey) -> None:
+        mended.append(key)
+
+    recovery = Recovery(store, conversations, owner="me", logs=log, is_alone=is_alone)
+    recovery.hand_to(restart=mend, mend=mend, forget=mend)
+    await recovery.run(all_dead, is_start=True)
+    await log.stop()
+
+    assert mended == ([opened] if is_alone else [])
 
 
 async def test_the_conversation_of_a_lost_run_is_free_again_and_has_nothing_of_it(database: Database) -> None:

@@ -16,7 +16,7 @@ from states import State
 from witness import Answer, LocalClient, Witness, local
 
 from agent_framework_hosting import AgentFrameworkHost, ChannelSession, IsolationKeys
-from agent_framework_hosting.runs.base import Attempt, LogEntry, RunId, RunKey
+from agent_framework_hosting.runs.base import Attempt, LogEntry, Participant, RunId, RunKey
 from agent_framework_hosting.testing.agents import Gate
 from agent_framework_hosting_responses import ResponsesChannel
 from agent_framework_hosting_responses.stores.tables import responses
@@ -162,15 +162,18 @@ async def test_a_replica_that_stood_still_while_it_accepted_a_run_leaves_it_to_w
     async with replicas(one_database) as (one, other):
         log = one.host._context.durable_log
         stands, goes_on = asyncio.Event(), asyncio.Event()
-        append = log.append
 
-        async def stand_still(attempt: Attempt, entries: Sequence[LogEntry], *, closes: bool = False) -> None:
-            if attempt.number == 0:
+        def opening(key: RunKey, entries: Sequence[LogEntry]) -> Participant:
+            """Open the log after the response was stored, as it must be if they are in two databases."""
+
+            async def stand_still() -> None:
                 stands.set()
                 await goes_on.wait()
-            await append(attempt, entries, closes=closes)
+                await log.append(Attempt(key, 0), entries)
 
-        log.append = stand_still  # type: ignore[method-assign]
+            return Participant(alone=stand_still)
+
+        log.opening = opening  # type: ignore[method-assign]
         async with asyncio.timeout(SECONDS):
             accepting = asyncio.create_task(one.create("question", background=True))
             await stands.wait()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Participant, RunId, RunKey, RunStatus
 from agent_framework_hosting_responses.stores.base import ResponseRecord
 from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
@@ -43,11 +44,13 @@ class IgnoresPartitions(LooksUpParents):
 
 
 class SkipsFailed(MemoryResponseStore):
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+    async def create(
+        self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+    ) -> ResponseRecord | None:
         previous = record.previous_response_id
         known = None if previous is None else await self.get(RunKey(record.key.partition, RunId(previous)))
         is_failed = known is not None and known.status is RunStatus.FAILED
-        return await super().create(record, context.parent if context and is_failed else context)
+        return await super().create(record, context.parent if context and is_failed else context, participants)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, Participant, RunKey, RunStatus
 from agent_framework_hosting_responses.stores.base import ResponseRecord
 from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
@@ -16,8 +17,10 @@ from agent_framework_hosting_responses.testing.response_locks import ResponseLoc
 
 
 class NeverLocks(MemoryResponseStore):
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
-        return await super().create(replace(record, conversation_id=None), context)
+    async def create(
+        self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+    ) -> ResponseRecord | None:
+        return await super().create(replace(record, conversation_id=None), context, participants)
 
 
 class AppendsAll(MemoryResponseStore):

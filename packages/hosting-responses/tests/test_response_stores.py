@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, Participant, RunKey, RunStatus
 from agent_framework_hosting_responses.stores.base import ResponseRecord
 from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
@@ -26,9 +27,11 @@ class TestMemoryResponseStore(ResponseStoreSuite):
 
 
 class Overwrites(MemoryResponseStore):
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+    async def create(
+        self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+    ) -> ResponseRecord | None:
         await self.delete(record.key)
-        return await super().create(record, context)
+        return await super().create(record, context, participants)
 
 
 class Unfenced(MemoryResponseStore):
@@ -44,8 +47,10 @@ class ForgetsTheOwner(MemoryResponseStore):
 
 
 class KnowsNoKeys(MemoryResponseStore):
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
-        return await super().create(replace(record, idempotency_key=None), context)
+    async def create(
+        self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+    ) -> ResponseRecord | None:
+        return await super().create(replace(record, idempotency_key=None), context, participants)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from agent_framework import AgentSession
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.errors import RunError
 from agent_framework_hosting.isolation import IsolationKeys, reset_current_isolation_keys, set_current_isolation_keys
-from agent_framework_hosting.runs.base import Attempt, LogEntry, RunId, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, LogEntry, Participant, RunId, RunKey, RunStatus
 from agent_framework_hosting.runs.memory import MemoryRunEngine, MemoryRunLog
 from agent_framework_hosting.sessions import Sessions
 from agent_framework_hosting.stores.memory import MemorySessionStore
@@ -182,9 +182,11 @@ class SlowStore(MemoryResponseStore):
         super().__init__()
         self.order = order
 
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+    async def create(
+        self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+    ) -> ResponseRecord | None:
         await turns()
-        created = await super().create(record, context)
+        created = await super().create(record, context, participants)
         self.order.append(f"store {record.status}")
         await turns()
         return created

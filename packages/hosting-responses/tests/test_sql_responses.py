@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from agent_framework import AgentSession
 
 from agent_framework_hosting.errors import AlreadyExists, StoreError
 from agent_framework_hosting.isolation import SHARED
-from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, Participant, RunKey, RunStatus
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.base import Prunable, Retention
 from agent_framework_hosting.stores.sql import SqlSessionStore
@@ -60,8 +60,10 @@ class TwoProcesses:
         self._stores.reverse()
         return self._stores[0]
 
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
-        return await self._next().create(record, context)
+    async def create(
+        self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+    ) -> ResponseRecord | None:
+        return await self._next().create(record, context, participants)
 
     async def get(self, key: RunKey | IdempotencyKey) -> ResponseRecord | None:
         return await self._next().get(key)

@@ -258,7 +258,7 @@ async def test_a_job_that_was_lost_when_it_was_fetched_is_delivered(make: Made, 
 
     # What is left of a fetch whose answer never came: the worker has the job, and does not know.
     def fetch(connection: sa.Connection) -> None:
-        engine.enqueue(connection, "hold", KEY)
+        jobs.add(connection, "hold", KEY)
         connection.exec_driver_sql(
             "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT id FROM procrastinate_workers)"
         )
@@ -347,22 +347,38 @@ async def test_a_run_is_queued_with_the_transaction_that_accepts_it(
     store.open()
 
     def refused(connection: sa.Connection) -> None:
-        engine.enqueue(connection, "hold", KEY)
+        engine.starting("hold", KEY).write(connection, url)
         raise LookupError("no such conversation")
 
     with pytest.raises(LookupError):
         await store.run(refused)
     assert table.statuses() == []
-    # Twice, and at the same moment: the second does not undo what else the transaction does.
-    await asyncio.gather(
-        *(store.run(lambda connection: engine.enqueue(connection, "hold", KEY)) for _ in range(5)),
-        *(engine.start("hold", KEY) for _ in range(5)),
-    )
+    starting = engine.starting("hold", KEY)
+    await store.run(lambda connection: starting.write(connection, url))
+    assert table.statuses() == ["todo"]
+    # Nothing is left to do, nor for those who are late.
+    await starting.finish()
+    await asyncio.gather(*(engine.start("hold", KEY) for _ in range(5)))
     await store.close()
 
     assert table.statuses() == ["todo"]
     await engine.recover()
     assert await soon(shop.begun) == KEY
+
+
+async def test_a_run_is_queued_by_itself_when_the_transaction_that_accepts_it_is_on_another_database(
+    make: Made, url: sa.URL, table: Table
+) -> None:
+    starting = make().starting("hold", KEY)
+    store = Database(url)
+    store.open()
+
+    await store.run(lambda connection: starting.write(connection, url.set(database="other")))
+    assert table.statuses() == []
+    await starting.finish()
+    await store.close()
+
+    assert table.statuses() == ["todo"]
 
 
 async def test_missing_are_the_runs_that_neither_wait_nor_run(make: Made, shop: Workshop) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from agent_framework_hosting.errors import StoreError
 from agent_framework_hosting.isolation import Partition
-from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, Participant, RunKey, RunStatus
 
 from ..protocol.json import JsonObject
 from ..protocol.query import ListQuery
@@ -108,8 +108,12 @@ class ResponseStore(Protocol):
         StoreUnavailable: from every method, when the store cannot be reached.
     """
 
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+    async def create(
+        self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+    ) -> ResponseRecord | None:
         """Store a new response, which continues from `context`. A record that is terminal already is stored whole.
+
+        A store with a database has the `participants` write in the same transaction; others leave them alone.
 
         Returns the response that has the same idempotency key already, and stores nothing then. A response in a
         conversation takes the conversation's lock until it is terminal or deleted; one that is terminal already

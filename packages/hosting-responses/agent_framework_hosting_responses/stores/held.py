@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from agent_framework_hosting.errors import StaleWrite
-from agent_framework_hosting.runs.base import Attempt, RunKey
+from agent_framework_hosting.runs.base import Attempt, Participant, RunKey
 
 from .base import IdempotencyKey, ResponseRecord, ResponseStore
 from .context import Context
@@ -22,7 +24,12 @@ class HeldResponses:
         self._stored = stored
         self._running: dict[RunKey, tuple[ResponseRecord, Context | None]] = {}
 
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+    async def create(
+        self,
+        record: ResponseRecord,
+        context: Context | None = None,
+        participants: Sequence[Participant] = (),  # noqa: ARG002  nothing is written before the end
+    ) -> ResponseRecord | None:
         """Hold a new response. See `ResponseStore.create`."""
         self._running[record.key] = (record, context)
         return None

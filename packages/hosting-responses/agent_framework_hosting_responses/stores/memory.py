@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from agent_framework_hosting.errors import AlreadyExists, StaleWrite
-from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, Participant, RunId, RunKey, RunStatus
 from agent_framework_hosting.stores.memory import BoundedDict
 
 from ..protocol.json import JsonObject
@@ -55,7 +55,12 @@ class MemoryResponseStore:
     def __len__(self) -> int:
         return len(self._running) + len(self._terminal)
 
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+    async def create(
+        self,
+        record: ResponseRecord,
+        context: Context | None = None,
+        participants: Sequence[Participant] = (),  # noqa: ARG002  there is no transaction to take part in
+    ) -> ResponseRecord | None:
         """Store a new response. See `ResponseStore.create`."""
         creator_key = record.creator_key
         if creator_key is not None and (known := await self.get(creator_key)) is not None:

@@ -24,6 +24,20 @@ _OUTPUT_FOLLOWS: Final = b'"output":'
 # PostgreSQL refuses index entries of more than a third of a page.
 _LONGEST_KEY: Final = 512
 
+TOMBSTONE: Final = {
+    "status": RunStatus.CANCELLED.value,
+    "attempt": 0,
+    "owner": "",
+    "is_background": False,
+    "is_streamed": False,
+    "has_session": False,
+    "is_deleted": True,
+    "conversation_position": 0,
+    "body": b"",
+    "output": b"[]",
+}
+"""Columns of a response that is gone, and kept only for the items that others continue from."""
+
 
 def is_text(*values: str | None) -> bool:
     """Whether a column of text can hold the values; an id that it cannot hold is the id of nothing."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
 from agent_framework_hosting.errors import AlreadyExists, StaleWrite, StoreError
 from agent_framework_hosting.isolation import Partition
-from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, Participant, RunId, RunKey, RunStatus
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.base import Retention, StoreStats
 
@@ -24,6 +24,7 @@ from .base import ConversationId, ConversationKey, IdempotencyKey, ResponseRecor
 from .context import EMPTY, Context
 from .context_cache import MAX_BYTES, ChainContext, ContextCache, size_of
 from .rows import (
+    TOMBSTONE,
     columns_of,
     decode_items,
     decode_notes,
@@ -130,19 +131,6 @@ _BYTES = sa.select(
     )
 )
 
-_TOMBSTONE: Final = {
-    "status": RunStatus.CANCELLED.value,
-    "attempt": 0,
-    "owner": "",
-    "is_background": False,
-    "is_streamed": False,
-    "has_session": False,
-    "is_deleted": True,
-    "conversation_position": 0,
-    "body": b"",
-    "output": b"[]",
-}
-
 
 class SqlResponseStore:
     """Responses in a database.
@@ -169,7 +157,9 @@ class SqlResponseStore:
         self._contexts = ContextCache(max_bytes=cache_bytes)
         self._insert = database.insert(responses).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
-    async def create(self, record: ResponseRecord, context: Context | None = None) -> ResponseRecord | None:
+    async def create(
+        self, record: ResponseRecord, context: Context | None = None, participants: Sequence[Participant] = ()
+    ) -> ResponseRecord | None:
         """Store a new response. See `ResponseStore.create`."""
         if not is_text(*record.key, record.previous_response_id):
             raise StoreError("The database cannot hold this id.")
@@ -177,7 +167,8 @@ class SqlResponseStore:
             raise UnknownConversation("There is no such conversation.")
         now = self._clock()
         columns = columns_of(record, stored_at=now)
-        known = await self._database.run(partial(self._create, record=record, columns=columns, context=context))
+        create = partial(self._create, record=record, columns=columns, context=context, participants=participants)
+        known = await self._database.run(create)
         if known is not None:
             return record_of(known)
         if record.status.is_terminal:
@@ -319,6 +310,7 @@ class SqlResponseStore:
         record: ResponseRecord,
         columns: Mapping[str, object],
         context: Context | None,
+        participants: Sequence[Participant],
     ) -> Any:
         """Insert the row; return the one that has its idempotency key already, instead."""
         if not connection.execute(self._insert, columns).rowcount:
@@ -334,6 +326,8 @@ class SqlResponseStore:
             sql_turns.lock(connection, record)
             if record.status.is_terminal:
                 sql_turns.finish(connection, record, now=self._clock())
+        for participant in participants:
+            participant.write(connection, self._database.url)
         return None
 
     def _hold_parent(
@@ -351,7 +345,7 @@ class SqlResponseStore:
         if context is None or connection.execute(_HOLD_PARENT, names).first() is not None:
             return
         tombstone = {
-            **_TOMBSTONE,
+            **TOMBSTONE,
             "partition": record.key.partition,
             "id": record.previous_response_id,
             "created_at": record.created_at,

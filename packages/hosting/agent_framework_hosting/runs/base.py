@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, NewType, Protocol, TypeAlias
 
 from ..isolation import Partition
+
+if TYPE_CHECKING:  # an optional dependency
+    import sqlalchemy as sa
 
 RunId = NewType("RunId", str)
 """Which run inside a partition. For the Responses channel this is the response id."""
@@ -60,6 +64,39 @@ LogEntry: TypeAlias = tuple[str, bytes]
 """An encoded event: its kind and its payload, one line. Its position in the log is its sequence number."""
 
 
+@dataclass(slots=True, kw_only=True)
+class Participant:
+    """A write that goes with the one that stores a new run, so that there is never one without the other.
+
+    A store that keeps its rows in the database at `url` calls `write` in its own transaction. Whoever has a run stored
+    calls `finish` afterwards: `alone` does what no store has done.
+    """
+
+    alone: Callable[[], Awaitable[None]]
+    within: Callable[[sa.Connection], object] | None = None
+    committed: Callable[[], None] | None = None
+    url: sa.URL | None = None
+    _is_written: bool = field(default=False, init=False)
+
+    def write(self, connection: sa.Connection, url: sa.URL) -> None:
+        """Write in a transaction on the database at `url`, if that is the one; it may be called again for a repeated one."""
+        if self.within is not None and self.url == url:
+            self.within(connection)
+            self._is_written = True
+
+    async def finish(self) -> None:
+        """Do what is left when the run is stored.
+
+        Raises:
+            RunError: see `RunEngine.start`.
+            StoreUnavailable: the log or the engine has a database, which cannot be reached.
+        """
+        if not self._is_written:
+            await self.alone()
+        elif self.committed is not None:
+            self.committed()
+
+
 class RunLog(Protocol):
     """The events of runs, in order, while anybody may still want to read them.
 
@@ -75,6 +112,10 @@ class RunLog(Protocol):
             StaleWrite: the log is closed, or a later attempt has written to it.
             StoreUnavailable: the log cannot be reached.
         """
+        ...
+
+    def opening(self, key: RunKey, entries: Sequence[LogEntry]) -> Participant:
+        """Return what opens the log of a new run with `entries`. They are no attempt's: the first one goes on from them."""
         ...
 
     def follow(
@@ -131,6 +172,10 @@ class RunEngine(Protocol):
             RunError: the engine is draining and takes no new runs.
             StoreUnavailable: the engine has a database, which cannot be reached.
         """
+        ...
+
+    def starting(self, operation: str, key: RunKey) -> Participant:
+        """Return what starts a new run. See `start`."""
         ...
 
     async def cancel(self, key: RunKey, *, grace: float) -> bool:

@@ -7,10 +7,11 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 
 from ..errors import ConfigurationError, RunError, StaleWrite
 from ..stores.memory import BoundedDict
-from .base import Attempt, LogEntry, RunHandler, RunKey
+from .base import Attempt, LogEntry, Participant, RunHandler, RunKey
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,10 @@ class MemoryRunLog:
             del self._open[key]
             self._closed.set(key, log)
         log.wake()
+
+    def opening(self, key: RunKey, entries: Sequence[LogEntry]) -> Participant:
+        """Return what opens the log of a new run. See `RunLog.opening`."""
+        return Participant(alone=partial(self.append, Attempt(key, 0), entries))
 
     async def follow(
         self, key: RunKey, *, after: int = -1, idle: float | None = None
@@ -171,6 +176,10 @@ class MemoryRunEngine:
         task = asyncio.create_task(self._execute(self._handlers[operation], key), name=f"run {key.run_id}")
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    def starting(self, operation: str, key: RunKey) -> Participant:
+        """Return what starts a new run. See `RunEngine.starting`."""
+        return Participant(alone=partial(self.start, operation, key))
 
     async def cancel(self, key: RunKey, *, grace: float) -> bool:
         """Cancel the run and wait until its handler ended, at most `grace` seconds."""

@@ -12,6 +12,7 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
@@ -26,7 +27,7 @@ from ..sql.database import Database
 from ..sql.queue import jobs
 from ..sql.queue.connector import PAUSE, QueueConnector, QueueManager
 from ..sql.queue.jobs import QueueDepth
-from .base import RunHandler, RunKey
+from .base import Participant, RunHandler, RunKey
 
 __all__ = ["ProcrastinateRunEngine", "QueueDepth"]
 
@@ -176,18 +177,22 @@ class ProcrastinateRunEngine:
             RunError: the engine is draining.
             StoreUnavailable: the queue cannot be reached.
         """
-        if self.is_draining:
-            raise RunError("The host is shutting down and takes no new runs.")
+        self._require_open()
         with suppress(IntegrityError):
             await self._database.run(lambda connection: jobs.add(connection, operation, key))
 
-    def enqueue(self, connection: sa.Connection, operation: str, key: RunKey) -> None:
-        """Do as `start` does inside a transaction on the same database: the run is queued if that is committed.
+    def starting(self, operation: str, key: RunKey) -> Participant:
+        """Return what queues a new run. See `RunEngine.starting`."""
 
-        To be called from `Database.run`, so in any thread.
-        """
-        with suppress(IntegrityError), connection.begin_nested():
+        def queue(connection: sa.Connection) -> None:
+            self._require_open()
             jobs.add(connection, operation, key)
+
+        return Participant(alone=partial(self.start, operation, key), within=queue, url=self._database.url)
+
+    def _require_open(self) -> None:
+        if self.is_draining:
+            raise RunError("The host is shutting down and takes no new runs.")
 
     async def cancel(self, key: RunKey, *, grace: float) -> bool:
         """Cancel the run wherever it is. See `RunEngine.cancel`.

@@ -13,7 +13,7 @@ from ..sql.database import Database
 from ..stores.base import StoreStats
 from ..stores.memory import BoundedDict
 from . import log_table
-from .base import Attempt, LogEntry, RunKey
+from .base import Attempt, LogEntry, Participant, RunKey
 from .log_feed import POLL, LogFeeds, name_of
 from .log_table import LogState, LogStatements, WriteBatch
 from .log_writer import LogWriter
@@ -99,6 +99,18 @@ class SqlRunLog:
         writer.check(attempt.number, entries)
         self._writers[key] = writer
         await writer.append(attempt.number, entries, closes=closes)
+
+    def opening(self, key: RunKey, entries: Sequence[LogEntry]) -> Participant:
+        """Return what opens the log of a new run. See `RunLog.opening`."""
+        batch = WriteBatch(
+            statements=self.statements, key=key, attempt=0, entries=list(entries), stored_at=self._clock()
+        )
+        return Participant(
+            alone=partial(self.append, Attempt(key, 0), entries),
+            within=batch,
+            committed=partial(self.written, batch, 0),
+            url=self._database.url,
+        )
 
     def follow(
         self, key: RunKey, *, after: int = -1, idle: float | None = None
