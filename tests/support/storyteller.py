@@ -30,13 +30,15 @@ from agent_framework import (
 class Story:
     """What to tell: `pieces` texts in each of `tools` + 1 parts, with a call of the tool between two parts.
 
-    `pause`: seconds before each piece. `name` is nobody else's; it is in every piece.
+    `pause`: seconds before each piece. `name` is nobody else's; it is in every piece. Before piece `held_at`, counted
+    from 0 through all parts, the agent waits for `Journal.release`.
     """
 
     name: str
     pieces: int = 3
     pause: float = 0.0
     tools: int = 0
+    held_at: int | None = None
 
     @property
     def question(self) -> str:
@@ -83,6 +85,19 @@ class Journal:
         finally:
             os.close(file)
 
+    def release(self, story: str) -> None:
+        """Let a story go on that is held."""
+        self._gate(story).touch()
+
+    async def wait(self, story: str) -> None:
+        """Wait until a story may go on."""
+        gate = self._gate(story)
+        while not gate.exists():  # noqa: ASYNC110  another process makes it
+            await asyncio.sleep(0.005)
+
+    def _gate(self, story: str) -> Path:
+        return self._path.with_name(f"{self._path.name} {story}")
+
     def notes(self) -> list[Note]:
         """Return everything that was written."""
         if not self._path.exists():
@@ -123,7 +138,10 @@ class _Model(FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], BaseChatCli
         if number == 0:
             self._journal.note("began", story.name)
         try:
-            for piece in story.part(number, heard(messages[:asked])):
+            before = sum(len(story.part(earlier)) for earlier in range(number))
+            for position, piece in enumerate(story.part(number, heard(messages[:asked])), before):
+                if position == story.held_at:
+                    await self._journal.wait(story.name)
                 await asyncio.sleep(story.pause)
                 yield _update(Content.from_text(piece))
         except asyncio.CancelledError:
