@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from agent_framework import AgentResponse, AgentSession
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from agent_framework_hosting.context import ChannelContext, HostedStream
@@ -381,10 +382,10 @@ class ResponseRuns:
     def _hosted(self, turn: Turn, attempt: Attempt) -> HostedRun:
         """Return what the target learns of the run, so that another process can go on with it."""
 
-        async def settle() -> list[int]:
+        async def settle() -> object:
             _require_right(turn, attempt)
             await turn.log.append(attempt, ())
-            return turn.encoder.answered
+            return to_builtins(turn.encoder.memo)
 
         return HostedRun(
             run_id=turn.key.run_id,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+import msgspec
 from agent_framework import FunctionTool
 
 from agent_framework_hosting.context import ChannelContext
@@ -24,6 +25,7 @@ from .protocol import errors
 from .protocol.encoder import EncoderOptions, ResponseEncoder
 from .protocol.ids import new_id
 from .protocol.json import encode_json
+from .protocol.memo import Memo
 from .protocol.messages import to_messages
 from .protocol.options import allowed_tool_names, chat_options
 from .protocol.replay import Replay
@@ -148,7 +150,7 @@ class TurnBuilder:
     ) -> Turn:
         """Return the turn of a stored response that another process has accepted, to be run from what was told of it.
 
-        With a `resumption`, whose mark are the items that belong to the answer, the target goes on from there.
+        With a `resumption`, whose mark is the encoder's memo, the target goes on from there.
 
         Raises:
             RequestError: the request does not fit this process's target.
@@ -156,8 +158,8 @@ class TurnBuilder:
         channel_request = await self._channel_request(request, continuation, record.key.run_id)
         self._check_tools(request, channel_request)
         options = self._encoder_options(request, continuation, channel_request)
-        kept = () if resumption is None else cast("Collection[int]", resumption.mark)
-        turn = self.remnant(record, isolation=isolation, told=told, options=options, kept=kept)
+        memo = Memo() if resumption is None else msgspec.convert(resumption.mark, Memo)
+        turn = self.remnant(record, isolation=isolation, told=told, options=options, memo=memo)
         turn.resumption = resumption
         turn.request = channel_request
         turn.context = continuation.context
@@ -171,7 +173,7 @@ class TurnBuilder:
         isolation: IsolationKeys,
         told: Replay,
         options: EncoderOptions | None = None,
-        kept: Collection[int] = (),
+        memo: Memo = Memo(),  # noqa: B008  frozen
     ) -> Turn:
         """Return what is enough of a turn to end it."""
         encoder = ResponseEncoder(
@@ -179,7 +181,7 @@ class TurnBuilder:
             options=options or EncoderOptions(),
             clock=self._seconds,
             earlier=told,
-            kept=kept,
+            memo=memo,
         )
         turn = Turn(
             record=record,

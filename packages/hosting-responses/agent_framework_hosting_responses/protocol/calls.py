@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from agent_framework import Content
 
 from .fields import MAX_ID
+from .memo import UndecidedCall
 
 
 class CallItem(Protocol):
@@ -205,6 +206,22 @@ class Calls:
     def reserve(self, call_ids: Iterable[str]) -> None:
         """Keep `call_ids` from being used: an earlier attempt at the response has."""
         self._wire_ids.update(call_ids)
+
+    def undecided(self) -> list[UndecidedCall]:
+        """Return the calls of which nobody was told yet."""
+        return [
+            UndecidedCall(name=call.name, source_id=call.source_id, arguments=call.arguments)
+            for call in self.all
+            if call.is_undecided
+        ]
+
+    def restore(self, calls: Iterable[UndecidedCall], minted: Mapping[str, str]) -> None:
+        """Take over what an earlier attempt knew: calls that were undecided, and ids that it has minted."""
+        for call in calls:
+            content = Content.from_function_call(call.source_id, call.name, arguments=call.arguments)
+            restored = self._new(content, call.name)
+            restored.take(content)
+        self.minted.update(minted)
 
     def _new(self, content: Content, name: str) -> Call:
         # The framework names a call without a `call_id` by the id of its content.

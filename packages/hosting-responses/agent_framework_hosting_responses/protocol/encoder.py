@@ -9,7 +9,7 @@ open there, and tells its own items with the numbers and indexes that follow. Wh
 stream, where it was told, but is no part of an answer that a later one gives from the start: nobody shall read it twice,
 or run a call that was asked for twice. So the `output` of that answer has fewer items than the stream. A response that
 gets no answer, because it failed or was cancelled, keeps what was said. Usage counts the last attempt only; what the
-others used is not in the log.
+others used is not in the log. A run that is resumed, instead of started again, has a memo of all that.
 
 Source: contract §2, §3.
 """
@@ -17,7 +17,7 @@ Source: contract §2, §3.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from agent_framework import AgentResponseUpdate, Content
@@ -33,6 +33,7 @@ from .items.settings import EncoderOptions
 from .items.source import member
 from .items.table import write_content
 from .json import JsonObject, JsonValue, encode_json
+from .memo import Memo
 from .replay import Replay
 from .usage import UsageMeter
 
@@ -62,7 +63,7 @@ class ResponseEncoder:
         clock: Callable[[], int] = _now,
         events: bool = True,
         earlier: Replay = Replay(),  # noqa: B008  frozen
-        kept: Collection[int] = (),
+        memo: Memo = Memo(),  # noqa: B008  frozen
     ) -> None:
         """Prepare to write the answer into a copy of `response`, the whole body of contract §2.1.
 
@@ -70,8 +71,7 @@ class ResponseEncoder:
         seconds. Without `events` the same response is built and every method returns an empty list.
 
         After an attempt that was lost, `earlier` is what it told. The Response that it told counts, not `response`. A
-        run that goes on where the earlier one was, instead of starting again, says by `kept` which of its items belong to
-        the answer, by `output_index`: they are whole, also one whose end was not told.
+        run that goes on where the earlier one was, instead of starting again, begins with the `memo` of its encoder.
 
         Raises:
             EncoderStateError: the earlier attempt told the end.
@@ -80,17 +80,19 @@ class ResponseEncoder:
             raise EncoderStateError("The response has ended already.")
         told = earlier.response or response
         self._earlier = earlier
-        self._kept = frozenset(kept)
+        self._kept = frozenset(memo.answered)
         self._base: JsonObject = {name: value for name, value in told.items() if name != "output"}
         self._status = str(told["status"])
         self._clock = clock
         self._writer = EventWriter(enabled=events, first=earlier.next_number)
         self._draft = Draft(self._writer, options, new_id)
         self._draft.resume(earlier.items)
-        self._usage = UsageMeter()
+        self._draft.calls.restore(memo.calls, memo.minted_call_ids)
+        self._draft.approvals.update(memo.approvals)
+        self._usage = UsageMeter(memo.usage)
         self._is_open = False
         self._is_started = False
-        self._finish_reason: str | None = None
+        self._finish_reason = memo.finish_reason
         self._is_upstream_open = False
         self._message_id: str | None = None
         self._author: str | None = None
@@ -123,9 +125,16 @@ class ResponseEncoder:
         )
 
     @property
-    def answered(self) -> list[int]:
-        """The items that belong to the answer as it is now, by `output_index`; one of them may be open."""
-        return [*sorted(self._kept), *range(len(self._earlier.items), len(self._draft.output))]
+    def memo(self) -> Memo:
+        """What another attempt needs to go on from here, together with what was told until now."""
+        return Memo(
+            answered=[*sorted(self._kept), *range(len(self._earlier.items), len(self._draft.output))],
+            calls=self._draft.calls.undecided(),
+            approvals=dict(self.approvals),
+            minted_call_ids=dict(self.minted_call_ids),
+            usage=self._usage.counts,
+            finish_reason=self._finish_reason,
+        )
 
     @property
     def approvals(self) -> Mapping[str, str]:

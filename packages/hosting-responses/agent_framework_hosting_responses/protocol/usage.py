@@ -43,8 +43,10 @@ class UsageMeter:
 
     __slots__ = ("_sources",)
 
-    def __init__(self) -> None:
-        self._sources: dict[str | None, _Source] = {}
+    def __init__(self, earlier: Mapping[str, int] | None = None) -> None:
+        """Begin with the `counts` of an earlier attempt at the run."""
+        # No agent has such a name: what it reports now replaces nothing of the earlier attempt.
+        self._sources: dict[str | None, _Source] = {"": _Source(past=dict(earlier))} if earlier else {}
 
     def add(
         self,
@@ -74,13 +76,19 @@ class UsageMeter:
             self._sources[source].has_tool_result = True
 
     @property
+    def counts(self) -> _Counts:
+        """All that was counted, under the framework's names."""
+        total: _Counts = {}
+        for state in self._sources.values():
+            total = _sum(_sum(total, state.past), state.current)
+        return total
+
+    @property
     def body(self) -> JsonObject | None:
         """The `usage` of the response; None when nothing was reported."""
         if not self._sources:
             return None
-        total: _Counts = {}
-        for state in self._sources.values():
-            total = _sum(_sum(total, state.past), state.current)
+        total = self.counts
         return {
             "input_tokens": total.get(_INPUT, 0),
             "input_tokens_details": {

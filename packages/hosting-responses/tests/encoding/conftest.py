@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from agent_framework_hosting_responses.protocol.encoder import EncoderOptions, ResponseEncoder
+from agent_framework_hosting_responses.protocol.memo import Memo
 from agent_framework_hosting_responses.protocol.replay import replay
 
 _EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -122,7 +123,7 @@ def run_encoder(
     background: bool = False,
     body: dict[str, Any] | None = None,
     after: Sequence[tuple[str, bytes]] = (),
-    kept: Collection[int] = (),
+    memo: Memo = Memo(),  # noqa: B008  frozen
     **options: Any,
 ) -> Encoded:
     """Run the encoder; `after` the events of a lost attempt, which are the first of the result then."""
@@ -134,16 +135,17 @@ def run_encoder(
         clock=lambda: 1767225601,
         events=events,
         earlier=replay(after),
-        kept=kept,
+        memo=memo,
     )
     written = encoder.open() + encoder.start()
     for update in updates:
         written += encoder.feed(update)
-    written += getattr(encoder, ending)()
+    if ending != "memo":  # of a run that goes on
+        written += getattr(encoder, ending)()
     entries = [*after, *written]
     parsed = [json.loads(data) for _, data in entries]
     assert [kind for kind, _ in entries] == [event["type"] for event in parsed]
-    return Encoded(parsed, encoder, entries, len(replay(after).items) - len(kept))
+    return Encoded(parsed, encoder, entries, len(replay(after).items) - len(memo.answered))
 
 
 def judge_stream(encoded: Encoded, *, strict: bool = True) -> None:

@@ -11,6 +11,7 @@ from agent_framework import Content
 from agent_framework_hosting_responses.protocol.encoder import ResponseEncoder
 from agent_framework_hosting_responses.protocol.errors import EncoderStateError
 from agent_framework_hosting_responses.protocol.items.unfinished import UnfinishedItem
+from agent_framework_hosting_responses.protocol.memo import Memo
 from agent_framework_hosting_responses.protocol.replay import Replay, replay
 
 
@@ -194,7 +195,7 @@ def test_the_answer_of_a_second_attempt_is_all_of_the_answer(
 def test_an_attempt_that_goes_on_in_the_middle_keeps_what_it_was_told_to(encode_only: Any, say: Any) -> None:
     lost = encode_only(*[say(text, message_id=text) for text in ("one", "two", "half")], background=True).entries[:-4]
 
-    resumed = encode_only(say("three"), after=lost, kept=[0])
+    resumed = encode_only(say("three"), after=lost, memo=Memo(answered=[0]))
 
     assert resumed.text == "onethree"
     assert [event["item"]["status"] for event in resumed.events if event["type"].endswith("item.done")] == [
@@ -208,12 +209,14 @@ def test_an_attempt_that_goes_on_in_the_middle_keeps_what_it_was_told_to(encode_
 @pytest.mark.behaviour("B8", "F8")
 def test_what_an_attempt_had_finished_is_whole_if_only_its_end_was_not_told(encode_only: Any, say: Any) -> None:
     first = encode_only(*[say(text, message_id=text) for text in ("one", "two")], background=True).entries[:-4]
-    second = encode_only(*[say(text, message_id=text) for text in ("half", "three")], after=first, kept=[0, 1])
+    second = encode_only(
+        *[say(text, message_id=text) for text in ("half", "three")], after=first, memo=Memo(answered=[0, 1])
+    )
 
-    third = encode_only(say("four"), after=second.entries[:-4], kept=[0, 1, 3])
+    third = encode_only(say("four"), after=second.entries[:-4], memo=Memo(answered=[0, 1, 3]))
 
-    assert second.encoder.answered == [0, 1, 2, 3]
-    assert third.encoder.answered == [0, 1, 3, 4]
+    assert second.encoder.memo.answered == [0, 1, 2, 3]
+    assert third.encoder.memo.answered == [0, 1, 3, 4]
     assert third.text == "onetwothreefour"
     assert [item["status"] for item in third.output] == ["completed"] * 4
     assert third.entries[: len(second.entries[:-4])] == second.entries[:-4]
