@@ -122,7 +122,7 @@ async def test_hundreds_of_deltas_are_few_transactions(log: SqlRunLog, unreliabl
 async def test_deltas_wait_for_those_that_come_soon_but_the_first_after_a_silence_does_not(
     log: SqlRunLog, unreliable: Unreliable, other: SqlRunLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_writer, "DELAY", 3_600.0)
+    monkeypatch.setattr(log_writer, "DELAY", (3_600.0, 3_600.0))
     before = unreliable.transactions
     await log.append(FIRST, [delta(0)])
     assert await until_written(other, 1) == [0]
@@ -132,7 +132,26 @@ async def test_deltas_wait_for_those_that_come_soon_but_the_first_after_a_silenc
         await asyncio.sleep(0)
     assert unreliable.transactions == before + 1
 
-    monkeypatch.setattr(log_writer, "DELAY", 0.0)
+    monkeypatch.setattr(log_writer, "DELAY", (0.0, 0.0))
+    await log.append(FIRST, [item(2)])
+    await log.append(FIRST, [delta(3)])
+    assert await until_written(other, 4) == [0, 1, 2, 3]
+
+
+async def test_the_longer_a_transaction_takes_the_longer_deltas_wait_for_the_next(
+    log: SqlRunLog, unreliable: Unreliable, other: SqlRunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_writer, "DELAY", (0.0, 3_600.0))
+    monkeypatch.setattr(log_writer, "REST", 1e9)  # a microsecond counts as a quarter of an hour
+    await log.append(FIRST, [item(0)])
+    before = unreliable.transactions
+
+    await log.append(FIRST, [delta(1)])
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert unreliable.transactions == before
+
+    monkeypatch.setattr(log_writer, "REST", 0)
     await log.append(FIRST, [item(2)])
     await log.append(FIRST, [delta(3)])
     assert await until_written(other, 4) == [0, 1, 2, 3]

@@ -19,8 +19,15 @@ from .log_table import LogStatements, WriteBatch
 
 logger = logging.getLogger(__name__)
 
-DELAY: Final = 0.025
-"""Seconds from the beginning of one transaction to that of the next, while there are only deltas."""
+DELAY: Final = (0.015, 0.025)
+"""Seconds from the beginning of one transaction to that of the next, while there are only deltas: at least, and at most.
+
+Half of it is what a delta waits. In between it is `REST` times what the transaction took: the busier the database, or this
+process, the fewer there are.
+"""
+
+REST: Final = 4
+"""A log's own transactions take one part in so many of the time, at most, unless the delay is at its longest."""
 
 BATCH: Final = 32
 """Deltas that are written without waiting for more."""
@@ -247,7 +254,7 @@ class LogWriter:
         pending.is_sealed = True
         batch.least = self._position
         batch.expected = self._position if self._position_attempt == batch.attempt else None
-        self._next_at = self._loop.time() + DELAY
+        began = self._loop.time()
         self._is_due = len(self._pending) > 1
         try:
             base = await self._destination.write(batch)
@@ -262,6 +269,9 @@ class LogWriter:
             self._refuse(refusal, below=batch.attempt + 1)
         else:
             self._take_notice(pending, base)
+        finally:
+            least, most = DELAY
+            self._next_at = began + min(most, max(least, REST * (self._loop.time() - began)))
         return None
 
     def _take_notice(self, pending: _Pending, base: int) -> None:
