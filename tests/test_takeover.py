@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import latency
 import pytest
 import wire
 from nursery import Nursery, nursery
@@ -20,6 +22,10 @@ pytestmark = pytest.mark.behaviour("D6")
 
 SECONDS = 30.0
 PAUSE = 0.05
+
+# With the settings that the product has.
+MOST_SECONDS_OF_TAKEOVER = 15.0
+MOST_SECONDS_OF_CANCEL = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +91,26 @@ def test_a_run_whose_process_is_killed_ends_on_another_within_the_lease(
     assert [item["status"] for item in response["output"]] == ["incomplete"]
     assert followed(clients[survivor], accepted["id"]) == told
     servers[survivor].kill()
+
+
+def test_runs_of_killed_processes_have_ended_on_another_after_fifteen_seconds_at_most(
+    servers: dict[str, Nursery], postgres_url: str, tmp_path: Path
+) -> None:
+    seconds = latency.takeovers(servers["one"], postgres_url, tmp_path / "journal")
+
+    print(f"takeover: median {statistics.median(seconds):.1f} s, maximum {max(seconds):.1f} s")
+    assert max(seconds) <= MOST_SECONDS_OF_TAKEOVER
+
+
+@pytest.mark.behaviour("D4")
+def test_a_run_hears_within_a_second_that_another_process_was_asked_to_cancel_it(
+    servers: dict[str, Nursery], postgres_url: str, tmp_path: Path
+) -> None:
+    seconds = latency.cancellations(servers["one"], postgres_url, tmp_path / "journal")
+
+    most = statistics.quantiles(seconds, n=20)[-1]
+    print(f"cancel: median {statistics.median(seconds):.3f} s, 95th percentile {most:.3f} s")
+    assert most <= MOST_SECONDS_OF_CANCEL
 
 
 def test_a_run_whose_process_died_when_it_had_accepted_it_is_run_by_another(

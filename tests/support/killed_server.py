@@ -372,7 +372,8 @@ def _serve(order: Mapping[str, Any], say: Callable[[str], None]) -> None:
             QuickPresence.seconds = QuickEngine.seconds = float(order["lease"])
         presence.Presence = QuickPresence  # type: ignore[misc, assignment]
         procrastinate.ProcrastinateRunEngine = QuickEngine  # type: ignore[misc]
-    options = {name: order[name] for name in ("state_dir", "database_url", "shutdown_grace") if name in order}
+    named = ("state_dir", "database_url", "shutdown_grace", "run_concurrency")
+    options = {name: order[name] for name in named if name in order}
     settings = ResponsesSettings(lost_runs=order.get("lost_runs", "resume"))
     host = AgentFrameworkHost(_target(order), channels=[ResponsesChannel(settings=settings)], **options)
     listener = socket.socket()
@@ -439,8 +440,10 @@ def _tend() -> None:
                     _end(children.pop(name), patience=0.0)
                 children[name], url = _fork(order)
                 answer = {"process": children[name], "url": url}
-            case _:
-                answer = _end(children.pop(name), patience=0.0 if order["do"] == "kill" else _PATIENCE)
+            case "kill" if name in children:
+                _end(children.pop(name), patience=0.0)
+            case "wait":
+                answer = _end(children.pop(name), patience=_PATIENCE)
         print(json.dumps(answer), flush=True)
     for child in children.values():
         _end(child, patience=0.0)

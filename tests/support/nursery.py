@@ -40,13 +40,17 @@ class Nursery:
         self.await_death()
 
     def kill(self, server: str = "") -> None:
-        """Kill the server, and wait until it is gone."""
+        """Kill the server unless it is dead already, and wait until it is gone."""
         self._ask({"do": "kill", "server": server})
 
     def stop(self, server: str = "") -> None:
         """Have the server shut down (SIGTERM), and wait until it has."""
         os.kill(self._processes[server], signal.SIGTERM)
         assert self._ask({"do": "wait", "server": server}) is not None, "The server did not stop."
+
+    def process_of(self, server: str = "") -> int:
+        """Return the process id of a server."""
+        return self._processes[server]
 
     def pause(self, server: str = "") -> None:
         """Have the server stand still, in the middle of whatever it does."""
