@@ -20,6 +20,7 @@ import agent_framework_hosting_responses
 from agent_framework_hosting import AgentFrameworkHost, Prunable, Retention, SessionStore, StoreStats
 from agent_framework_hosting.cli import main
 from agent_framework_hosting.retention import BATCH, FIRST_ROUND, PRUNE_INTERVAL
+from agent_framework_hosting.runs import procrastinate
 from agent_framework_hosting.sql.presence import BEAT, LEASE
 from agent_framework_hosting.sql.schema import installed_parts
 from agent_framework_hosting.sql.space import RESERVE
@@ -32,6 +33,7 @@ from agent_framework_hosting_responses import (
     ResponsesSettings,
     ResponsesState,
     ResponseStore,
+    recovery,
 )
 from agent_framework_hosting_responses.protocol import errors
 from agent_framework_hosting_responses.protocol.input import ITEM_TYPES, UNSUPPORTED
@@ -309,6 +311,21 @@ def test_the_figures_on_the_page_about_state_are_those_of_the_code() -> None:
     assert [phrase for phrase in said if phrase not in text] == []
     assert (RESERVE, Retention().max_age, ResponsesSettings().max_response_age) == (0.1, 30 * 86_400, 30 * 86_400)
     assert ResponsesSettings().max_conversation_age is None
+
+
+def test_the_figures_on_the_page_about_operations_are_those_of_the_code() -> None:
+    said = [
+        f"its signs of life, every {BEAT:.0f} seconds",
+        f"no sign of life for {LEASE:.0f} seconds",
+        f"cannot be reached for {LEASE:.0f} seconds",
+        f"whose worker gave none for {procrastinate.STALLED_AFTER:.0f} seconds",
+        f"that is {recovery.MISSING_AFTER:.0f} seconds old",
+        f"was begun {recovery.MOST_ATTEMPTS} times",
+        f"failed {procrastinate.MOST_FAILURES} times",
+    ]
+    text = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
+
+    assert [phrase for phrase in said if phrase not in text] == []
 
 
 async def test_the_function_on_the_page_about_tenants_keeps_them_apart() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -136,3 +136,54 @@ def test_a_run_whose_process_died_when_it_had_accepted_it_is_run_by_another(
     assert told[-1]["response"] == response
     assert response["status"] == "completed"
     servers["other"].kill()
+
+
+@pytest.mark.behaviour("D11")
+@pytest.mark.parametrize("is_done", [False, True], ids=["goes on", "ends"])
+def test_a_process_that_was_paused_writes_nothing_about_a_run_that_was_taken_over(
+    servers: dict[str, Nursery], postgres_url: str, tmp_path: Path, opened: ExitStack, is_done: bool
+) -> None:
+    held_in = tmp_path / "held_in"
+    clients = {
+        name: opened.enter_context(
+            client_of(made.start(target="held", held_in=held_in, name=name, database_url=postgres_url))
+        )
+        for name, made in servers.items()
+    }
+    accepted = clients["one"].post("/v1/responses", json={"input": "q", "background": True}).json()
+    wait_for(lambda: held_in.exists() and bool(held_in.read_text()))
+    runner = held_in.read_text()
+    (survivor,) = clients.keys() - {runner}
+
+    servers[runner].pause()
+    response = ended(clients[survivor], accepted["id"], within=SECONDS)
+    told = followed(clients[survivor], accepted["id"])
+    if is_done:
+        # It wakes up with its answer in its hands; whether it may still give it is decided in the same moment.
+        held_in.unlink()
+    servers[runner].resume()
+
+    if not is_done:
+        wait_for(held_in.with_suffix(".stopped").exists)
+        assert held_in.with_suffix(".stopped").read_text() == runner
+    # One more run of the same process, which comes after whatever that had to write.
+    held_in.unlink(missing_ok=True)
+    with ThreadPoolExecutor(1) as asking:
+        later = asking.submit(clients[runner].post, "/v1/responses", json={"input": "q"})
+        wait_for(held_in.exists)
+        held_in.unlink()
+        assert later.result(SECONDS).json()["status"] == "completed"
+    wire.check_stream(told)
+    assert response["status"] == "failed"
+    for client in clients.values():
+        assert client.get(f"/v1/responses/{accepted['id']}").json() == response
+        assert followed(client, accepted["id"]) == told
+    for made in servers.values():
+        made.kill()
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    given_up = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < given_up, "It does not come about."
+        time.sleep(PAUSE)

@@ -161,6 +161,9 @@ class QuickPresence(presence.Presence):
     def __init__(self, database: database.Database) -> None:
         super().__init__(database, beat=self.seconds / 3, lease=self.seconds)
 
+    def when_lost(self, fence: presence.Fence) -> None:
+        """Stop nothing: on a machine under load every sign of life is late for such a lease."""
+
 
 class QuickEngine(procrastinate.ProcrastinateRunEngine):
     """A queue whose workers count as dead soon after they have died."""
@@ -191,7 +194,10 @@ async def _answer(text: str) -> ChatResponse[Any]:
 
 
 class Held(Told):
-    """A model that stops in the middle of its answer, and writes into a file in which process it did."""
+    """A model that stops in the middle of its answer, and writes into a file in which process it did.
+
+    It goes on when that file is gone. If it is stopped instead, it leaves a file whose name ends in `.stopped`.
+    """
 
     def __init__(self, order: Mapping[str, Any]) -> None:
         super().__init__()
@@ -200,8 +206,14 @@ class Held(Told):
 
     async def _pieces(self, text: str) -> Any:
         yield ChatResponseUpdate(contents=[Content.from_text(text[:3])], role="assistant")
-        await asyncio.to_thread(self._held_in.write_text, self._name)
-        await asyncio.Event().wait()
+        self._held_in.write_text(self._name)
+        try:
+            while self._held_in.exists():  # noqa: ASYNC110  another process lets it go on
+                await asyncio.sleep(0.01)
+        except BaseException:
+            self._held_in.with_suffix(".stopped").write_text(self._name)
+            raise
+        yield ChatResponseUpdate(contents=[Content.from_text(text[3:])], role="assistant")
 
 
 class Remember(Executor):

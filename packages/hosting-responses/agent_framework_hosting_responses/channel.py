@@ -112,7 +112,7 @@ class ResponsesChannel:
         return ChannelContribution(
             root_routes=root_routes,
             on_ready=_recovering(self._service, context.presence),
-            on_drained=[self._service.end_runs],
+            on_drained=[self._service.runs.end_all],
             exception_handlers={
                 HTTPException: handle_error,
                 RequestError: handle_error,
@@ -201,7 +201,8 @@ def _recovering(service: ResponsesService, presence: Presence | None) -> Sequenc
     recovery = service.state.recovery
     if recovery is None or presence is None:
         return ()
-    recovery.hand_to(restart=service.restart, mend=service.mend, forget=service.forget)
+    recovery.hand_to(service.runs)
+    presence.when_lost(recovery.lose)
 
     async def recover() -> None:
         await recovery.run(presence.dead_owners)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol, runtime_checkable
 
 from msgspec.structs import replace
 
 from agent_framework_hosting.errors import StaleWrite, StoreUnavailable
-from agent_framework_hosting.runs.base import RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
 
 from .protocol.resources import lost_response
-from .stores.base import ResponseStore
+from .stores.base import OwnedRun, ResponseStore
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,39 @@ _SILENCE: Final = 10.0
 
 _AT_ONCE: Final = 10_000
 
-Restart: TypeAlias = Callable[[RunKey], Awaitable[None]]
-"""Does something about a lost run: has it executed by some process, at least once, or mends what is left of it."""
+MISSING_AFTER: Final = 30.0
+"""Seconds after its creation from which on a running response must be executed, or wait for it."""
+
+MOST_ATTEMPTS: Final = 50
+"""How often a run may be begun, at the most, that always gets lost: then it is ended without anything that may fail."""
+
+
+class Runner(Protocol):
+    """Executes the responses of this process."""
+
+    async def restart(self, key: RunKey) -> None:
+        """Have a background run executed by some process, at least once, or ended if it must not be repeated."""
+        ...
+
+    async def mend(self, key: RunKey) -> None:
+        """End the log of a response that has ended without it, or is gone."""
+        ...
+
+    async def forget(self, key: RunKey) -> None:
+        """Have the target erase what it keeps of a run that has failed or was cancelled."""
+        ...
+
+    async def missing(self, keys: Iterable[RunKey], *, is_background: bool) -> set[RunKey]:
+        """Return those of the runs that no process executes or will execute, unless they are started again."""
+        ...
+
+    def begun(self, store: ResponseStore) -> set[Attempt]:
+        """Return what this process executes of the responses in `store`."""
+        ...
+
+    def lose(self, attempt: Attempt) -> None:
+        """Stop the agent of an attempt that is not the current one any more; nothing of it is written."""
+        ...
 
 
 class OwnedResponses(ResponseStore, Protocol):
@@ -32,7 +64,7 @@ class OwnedResponses(ResponseStore, Protocol):
         """Return the processes that have running responses or locked conversations."""
         ...
 
-    async def running_of(self, owner: str, *, limit: int) -> Sequence[RunKey]:
+    async def running_of(self, owner: str, *, limit: int) -> Sequence[OwnedRun]:
         """Return at most `limit` running responses of the process."""
         ...
 
@@ -72,24 +104,25 @@ class Recovery:
         owner: str,
         logs: OwnedLogs | None = None,
         is_alone: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._responses = responses
         self._conversations = conversations
         self._owner = owner
         self._logs = logs
         self._is_alone = is_alone
-        self._restart: Restart | None = None
-        self._mend: Restart | None = None
-        self._forget: Restart | None = None
+        self._clock = clock
+        self._runner: Runner | None = None
 
-    def hand_to(self, *, restart: Restart, mend: Restart, forget: Restart) -> None:
-        """Have background runs taken over by `restart`, which executes or ends them, and their logs by `mend`.
+    def hand_to(self, runner: Runner) -> None:
+        """Have background runs executed or ended by `runner`, and what this process executes looked after, too."""
+        self._runner = runner
 
-        `forget` is called for each run that is ended here.
-        """
-        self._restart = restart
-        self._mend = mend
-        self._forget = forget
+    def lose(self) -> None:
+        """Stop everything that other processes may take over: they have not heard of this one for too long."""
+        if self._runner is not None:
+            for attempt in self._runner.begun(self._responses):
+                self._runner.lose(attempt)
 
     async def run(self, dead_owners: Callable[[set[str]], Awaitable[set[str]]], *, is_start: bool = False) -> int:
         """End the runs of every process that `dead_owners` returns among those asked for; return how many.
@@ -102,25 +135,42 @@ class Recovery:
         dead = await dead_owners(others) if others else set[str]()
         for owner in dead | (owners - others if is_start else set()):
             # One look: what is handed over may still be found under the same name when it is this process's.
-            for key in await self._responses.running_of(owner, limit=_AT_ONCE):
-                ended += await _attempt(self._take_over(key, owner=owner), key)
+            for run in await self._responses.running_of(owner, limit=_AT_ONCE):
+                ended += await _attempt(self._take_over(run, owner=owner), run.key)
             await self._conversations.release(owner)
-        if self._logs is not None and self._mend is not None:
+        if self._runner is not None:
+            await self._look_after_own(self._runner)
+        if self._logs is not None and self._runner is not None:
             # Whoever has just stored the end of a run is about to tell it.
             seconds = 0 if is_start and self._is_alone else _SILENCE
             for key in await self._logs.silent(seconds=seconds, limit=_AT_ONCE):
-                await _attempt(self._mend(key), key)
+                await _attempt(self._runner.mend(key), key)
         return ended
 
-    async def _take_over(self, key: RunKey, *, owner: str) -> None:
-        record = await self._responses.get(key)
-        if self._restart is not None and record is not None and record.is_background:
+    async def _look_after_own(self, runner: Runner) -> None:
+        """Stop what is executed here and another's by now; start what is in this process's name and executed nowhere."""
+        # In this order: whatever has been begun by now is in the name of this process, until somebody takes it over.
+        here = runner.begun(self._responses)
+        own = await self._responses.running_of(self._owner, limit=_AT_ONCE)
+        if len(own) < _AT_ONCE:  # all of them
+            for attempt in here - {run.attempt for run in own}:
+                runner.lose(attempt)
+        before = self._clock() - MISSING_AFTER
+        for is_background in (True, False):
+            old = {run.key: run for run in own if run.is_background is is_background and run.created_at < before}
+            for key in await runner.missing(old, is_background=is_background) if old else ():
+                logger.warning("A run was executed nowhere", extra={"run_id": key.run_id})
+                may_restart = is_background and old[key].attempt.number < MOST_ATTEMPTS
+                await _attempt(runner.restart(key) if may_restart else self._end(key), key)
+
+    async def _take_over(self, run: OwnedRun, *, owner: str) -> None:
+        if self._runner is not None and run.is_background:
             # Whoever starts it has it from now on: if this process dies too, the run is found again.
             # Of two processes that find it at once, one has it.
-            if await self._responses.hand_over(key, owner=owner, to=self._owner):
-                await self._restart(key)
+            if await self._responses.hand_over(run.key, owner=owner, to=self._owner):
+                await self._runner.restart(run.key)
         else:
-            await self._end(key)
+            await self._end(run.key)
 
     async def _end(self, key: RunKey) -> None:
         attempt = await self._responses.begin(key, owner=self._owner)
@@ -132,8 +182,8 @@ class Recovery:
             await self._responses.save(attempt, lost)
         except StaleWrite:  # another process recovers too
             return
-        if self._forget is not None:
-            await self._forget(key)
+        if self._runner is not None:
+            await self._runner.forget(key)
         logger.warning("A response whose process died has been ended as failed", extra={"run_id": key.run_id})
 
 

@@ -99,17 +99,13 @@ class Revival:
         elif record.status.is_terminal:
             attempt = Attempt(key, record.attempt)
             if record.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
-                await self.forget(key)
+                await abandon(self._context.target, key.partition, key.run_id)
             try:
                 told = await self._fence(attempt)
                 await log.append(attempt, () if told.is_terminal else epilogue(told, record.body), closes=True)
             except StaleWrite:  # whoever stored the end, or another process that mends, has told it meanwhile
                 return
             logger.warning("The log of a run that had ended has been ended too", extra={"run_id": key.run_id})
-
-    async def forget(self, key: RunKey) -> None:
-        """Have the target erase what it keeps of a run that has failed or was cancelled."""
-        await abandon(self._context.target, key.partition, key.run_id)
 
     async def _resumption(self, record: ResponseRecord, attempt: Attempt) -> Resumption | None:
         target = self._context.target

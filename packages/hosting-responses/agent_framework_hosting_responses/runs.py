@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -79,6 +79,8 @@ class Turn:
     has_session: bool = field(default=False, init=False)
     is_given_up: bool = field(default=False, init=False)
     is_handed_back: bool = field(default=False, init=False)
+    is_lost: bool = field(default=False, init=False)
+    task: asyncio.Task[Any] | None = field(default=None, init=False)
     is_told: bool = field(default=False, init=False)
     untold: list[LogEntry] = field(default_factory=list, init=False)
     opened: asyncio.Event = field(default_factory=asyncio.Event, init=False)
@@ -108,6 +110,10 @@ class Reviver(Protocol):
 
     async def ended(self, key: RunKey) -> Turn | None:
         """Take a run away from whoever has it, and return what is enough to end it; `None` if it has ended."""
+        ...
+
+    async def mend(self, key: RunKey) -> None:
+        """End the log of a response that has ended without it, or is gone."""
         ...
 
 
@@ -208,6 +214,37 @@ class ResponseRuns:
         """Have a background run that its process has lost executed, or ended if it must not be repeated."""
         await self._context.durable_engine.start(self._operation, key)
 
+    async def mend(self, key: RunKey) -> None:
+        """End the log of a response that has ended without it, or is gone."""
+        await self._revival.mend(key)
+
+    async def forget(self, key: RunKey) -> None:
+        """Have the target erase what it keeps of a run that has failed or was cancelled."""
+        await abandon(self._context.target, key.partition, key.run_id)
+
+    async def missing(self, keys: Iterable[RunKey], *, is_background: bool) -> set[RunKey]:
+        """Return those of the runs that no process executes or will execute, unless they are started again."""
+        return await (self._context.durable_engine if is_background else self._context.engine).missing(keys)
+
+    def begun(self, store: ResponseStore) -> set[Attempt]:
+        """Return what this process executes of the responses in `store`."""
+        # Without a task it may not be in the store yet.
+        turns = [turn for turn in self._turns.values() if turn.store is store and turn.task is not None]
+        return {turn.attempt for turn in turns if turn.attempt is not None}
+
+    def lose(self, attempt: Attempt) -> None:
+        """Stop the agent of an attempt that is not the current one any more; nothing of it is written.
+
+        What is just being ended is left alone: the store will not have it.
+        """
+        turn = self._turns.get(attempt.key)
+        if turn is None or turn.task is None or turn.attempt != attempt or turn.encoder.is_terminal:
+            return
+        # From here on whoever asks for the run here is answered as if it had never been.
+        del self._turns[attempt.key]
+        turn.is_lost, turn.attempt = True, None
+        turn.task.cancel()
+
     async def cancel_anywhere(self, key: RunKey) -> None:
         """Stop a background run, whichever process has it, and see to it that its response is terminal afterwards."""
         if key in self._turns:
@@ -264,6 +301,7 @@ class ResponseRuns:
             if turn is None:
                 return
             self._turns[key] = turn
+        turn.task = asyncio.current_task()
         watch = None if self._run_timeout is None else asyncio.create_task(self._watch(turn, self._run_timeout))
         try:
             with on_behalf(turn.isolation, turn.trace):
@@ -283,17 +321,28 @@ class ResponseRuns:
             if attempt is not None:
                 await self._advance(turn, attempt)
         except (LeaseLost, StaleWrite):
-            logger.warning("A run lost its right to write and stopped", extra={"run_id": turn.key.run_id})
+            await self._let_go(turn)
         except GeneratorExit:  # the event loop is gone
             raise
         except BaseException:
             if turn.is_handed_back:
                 raise
+            if turn.is_lost:
+                await self._let_go(turn)
+                return
             _note_cancellation(turn)
             # A store failed, the run was cancelled between two writes, or the agent raised what is no `Exception`.
             ending = turn.encoder.cancel if turn.is_given_up else turn.encoder.fail
             await _uninterrupted(self._end_somehow(turn, ending))
             raise
+
+    async def _let_go(self, turn: Turn) -> None:
+        """Leave the run to whoever has it now."""
+        logger.warning("A run lost its right to write and stopped", extra={"run_id": turn.key.run_id})
+        async with turn.ending:
+            # Whoever has it in another process cannot tell the end to those who read a log of this one.
+            if not turn.is_told and turn.log is self._context.run_log:
+                await turn.log.drop(turn.key)
 
     async def _begun(self, turn: Turn) -> Attempt | None:
         """Return the attempt to run as; `None` if there is nothing to do any more. The caller holds `turn.ending`."""
@@ -423,7 +472,7 @@ class ResponseRuns:
         await self._save(turn, attempt, status, has_session=has_session)
         if status in {RunStatus.FAILED, RunStatus.CANCELLED}:
             # Before the log is closed: whoever finds it open does this again.
-            await abandon(self._context.target, turn.key.partition, turn.key.run_id)
+            await self.forget(turn.key)
         await _tell(turn, attempt, closes=True)
         turn.is_told = True
         self._turns.pop(turn.key, None)

@@ -125,7 +125,7 @@ class ResponsesService:
         self._revival = Revival(
             context, responses=state.responses, history=self._history, turns=self._turns, settings=self.settings
         )
-        self._runs = ResponseRuns(
+        self.runs = ResponseRuns(
             context,
             operation=name,
             run_timeout=self.settings.run_timeout,
@@ -134,26 +134,6 @@ class ResponsesService:
             stream_update_hook=stream_update_hook,
             revival=self._revival,
         )
-
-    async def restart(self, key: RunKey) -> None:
-        """Have a stored background response that its process has lost run again, or ended. See `Recovery`."""
-        await self._runs.restart(key)
-
-    async def stop(self, key: RunKey) -> None:
-        """Stop a background response for the operator, whose it may be and whichever process has it."""
-        await self._runs.cancel_anywhere(key)
-
-    async def mend(self, key: RunKey) -> None:
-        """End the log of a response that has ended without it. See `Recovery`."""
-        await self._revival.mend(key)
-
-    async def end_runs(self) -> None:
-        """End every response that still runs here when the host stops; its run ignores that it was cancelled."""
-        await self._runs.end_all()
-
-    async def forget(self, key: RunKey) -> None:
-        """Have the target erase what it keeps of a response that was lost, and has failed. See `Recovery`."""
-        await self._revival.forget(key)
 
     async def create(self, body: JsonObject, *, idempotency_key: str | None = None) -> Started:
         """Accept a request: validate it, resolve what it refers to, and start its run.
@@ -186,7 +166,7 @@ class ResponsesService:
             request_hash=request_hash,
         )
         try:
-            existing = await self._runs.start(turn)
+            existing = await self.runs.start(turn)
         except ConversationLocked:
             raise errors.conversation_locked() from None
         except UnknownConversation:
@@ -204,7 +184,7 @@ class ResponsesService:
         """
         if record.request_hash != request_hash:
             raise errors.idempotency_key_reused()
-        turn = self._runs.find(record.key)
+        turn = self.runs.find(record.key)
         if turn is not None:
             # Counted first: whoever made the request may leave while this one waits.
             turn.waiting += 1
@@ -240,7 +220,7 @@ class ResponsesService:
             return
         try:
             if not turn.record.status.is_terminal:
-                await self._runs.cancel(turn.key)
+                await self.runs.cancel(turn.key)
         finally:
             # A foreground stream cannot be read again (contract §4.2), and an unstored response is gone with its request.
             if turn.record.idempotency_key is None:
@@ -282,7 +262,7 @@ class ResponsesService:
         if not record.is_background:
             raise errors.cannot_cancel_foreground()
         if not record.status.is_terminal:
-            await self._runs.cancel_anywhere(record.key)
+            await self.runs.cancel_anywhere(record.key)
         cancelled = await store.get(record.key)
         if cancelled is None:  # somebody has deleted it meanwhile
             raise errors.response_not_found(response_id)
@@ -298,7 +278,7 @@ class ResponsesService:
         if not record.status.is_terminal:
             raise errors.cannot_delete_in_flight()
         # Stored before told: the last event must not come into the log after it was deleted.
-        await self._runs.settle(record.key)
+        await self.runs.settle(record.key)
         await erase_session(self._context, record.key)
         await self._log_of(record).drop(record.key)
         await store.delete(record.key)

@@ -51,7 +51,7 @@ class StoredResponses:
 
     async def cancel(self, key: RunKey, context: ChannelContext) -> None:
         """Stop a background response, wherever it runs. See `StoredRuns.cancel`."""
-        await ResponsesService(context, name="operator").stop(key)
+        await ResponsesService(context, name="operator").runs.cancel_anywhere(key)
 
     async def release(self, run: StoredRun) -> bool:
         """Take a response away from its owner. See `StoredRuns.release`."""

@@ -191,7 +191,7 @@ async def test_a_store_that_stays_away_lets_no_reader_wait(method: str, mode: di
     await service.leave(started)
 
     assert response["status"] in {"queued", "in_progress"}
-    assert (log._open, service._runs._turns) == ({}, {})
+    assert (log._open, service.runs._turns) == ({}, {})
 
 
 @pytest.mark.parametrize("mode", [one for one in MODES if one.get("background")])  # others have begun when accepted
@@ -228,7 +228,7 @@ async def test_a_log_that_stays_away_lets_no_reader_wait(first: int, mode: dict[
 
     assert response["status"] in {"completed", "failed"}
     assert json.loads(await service.retrieve(response["id"])) == response
-    assert (log._open, service._runs._turns) == ({}, {})
+    assert (log._open, service.runs._turns) == ({}, {})
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -430,7 +430,7 @@ async def test_whoever_meets_whom_a_run_has_one_end_and_everybody_is_told_the_sa
         "Cannot cancel a synchronous response.",
         f"Response with id '{started.record.key.run_id}' not found.",
     }
-    assert (log._open, service._runs._turns) == ({}, {})
+    assert (log._open, service.runs._turns) == ({}, {})
     if ("delete", "done") in answers:
         assert log._closed.get(started.record.key) is None
     else:

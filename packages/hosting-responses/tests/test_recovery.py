@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import pytest
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from agent_framework_hosting_responses.stores.base import (
     ConversationKey,
     ConversationRecord,
     ResponseRecord,
+    ResponseStore,
 )
 from agent_framework_hosting_responses.stores.sql_conversations import SqlConversationStore
 from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
@@ -45,6 +47,31 @@ def running(name: str, *, owner: str, partition: Partition = SHARED, conversatio
         input=({"id": f"{name}_in", "type": "message"},),
         conversation_id=conversation,
     )
+
+
+class Mender:
+    """Executes nothing, and remembers whose logs it was to mend. `test_lost_runs.py` has runners that run."""
+
+    def __init__(self) -> None:
+        self.mended: list[RunKey] = []
+
+    async def restart(self, key: RunKey) -> None:
+        raise AssertionError(key)
+
+    async def mend(self, key: RunKey) -> None:
+        self.mended.append(key)
+
+    async def forget(self, key: RunKey) -> None:
+        raise AssertionError(key)
+
+    async def missing(self, keys: Iterable[RunKey], *, is_background: bool) -> set[RunKey]:
+        raise AssertionError(keys)
+
+    def begun(self, store: ResponseStore) -> set[Attempt]:
+        return set()
+
+    def lose(self, attempt: Attempt) -> None:
+        raise AssertionError(attempt)
 
 
 async def all_dead(owners: set[str]) -> set[str]:
@@ -102,17 +129,13 @@ async def test_a_log_is_silent_at_once_if_nobody_else_can_write_to_it(database: 
     log = SqlRunLog(database)
     opened = running("a", owner="me").key
     await log.append(Attempt(opened, 1), [("response.created", b"{}")])
-    mended: list[RunKey] = []
-
-    async def mend(key: RunKey) -> None:
-        mended.append(key)
-
+    mender = Mender()
     recovery = Recovery(store, conversations, owner="me", logs=log, is_alone=is_alone)
-    recovery.hand_to(restart=mend, mend=mend, forget=mend)
+    recovery.hand_to(mender)
     await recovery.run(all_dead, is_start=True)
     await log.stop()
 
-    assert mended == ([opened] if is_alone else [])
+    assert mender.mended == ([opened] if is_alone else [])
 
 
 async def test_the_conversation_of_a_lost_run_is_free_again_and_has_nothing_of_it(database: Database) -> None:

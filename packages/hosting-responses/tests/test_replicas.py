@@ -182,7 +182,7 @@ async def test_a_replica_that_stood_still_while_it_accepted_a_run_leaves_it_to_w
             store = other.host._context.database
             assert store is not None
             (response_id,) = await store.run(lambda connection: connection.execute(sa.select(responses.c.id)).scalars())
-            await channel.service.restart(RunKey(IsolationKeys().partition, RunId(response_id)))
+            await channel.service.runs.restart(RunKey(IsolationKeys().partition, RunId(response_id)))
             told = await other.ended(response_id)
             goes_on.set()
 

@@ -295,6 +295,6 @@ async def test_an_unknown_run_is_nothing_to_do(durable_state: State) -> None:
     channel = ResponsesChannel()
     host = AgentFrameworkHost(ScriptedAgent(["x"]), channels=[channel], **durable_state.options)
     async with live.serve(host.app) as served:
-        await channel.service.restart(RunKey(IsolationKeys().partition, RunId("resp_unknown")))
+        await channel.service.runs.restart(RunKey(IsolationKeys().partition, RunId("resp_unknown")))
         with pytest.raises(openai.NotFoundError):
             await served.client.responses.retrieve("resp_unknown")

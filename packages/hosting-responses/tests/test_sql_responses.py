@@ -17,7 +17,7 @@ from agent_framework_hosting.runs.base import Attempt, Participant, RunKey, RunS
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.base import Prunable, Retention
 from agent_framework_hosting.stores.sql import SqlSessionStore
-from agent_framework_hosting_responses.stores.base import IdempotencyKey, ResponseRecord, ResponseStore
+from agent_framework_hosting_responses.stores.base import IdempotencyKey, OwnedRun, ResponseRecord, ResponseStore
 from agent_framework_hosting_responses.stores.context import Context, response_session_key
 from agent_framework_hosting_responses.stores.sql_conversations import SqlConversationStore
 from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
@@ -488,8 +488,9 @@ async def test_the_store_knows_whose_responses_run(store: SqlResponseStore) -> N
     await store.begin(key_of("e"), owner="five")
 
     assert await store.running_owners() == {"one", "two", "five"}
-    assert await store.running_of("one", limit=10) == [key_of("a"), key_of("b")]
-    assert await store.running_of("one", limit=1) == [key_of("a")]
+    a, b = (OwnedRun(Attempt(key_of(name), 0), is_background=False, created_at=ord(name)) for name in ("a", "b"))
+    assert await store.running_of("one", limit=10) == [a, b]
+    assert await store.running_of("one", limit=1) == [a]
     assert await store.running_of("nobody", limit=10) == []
 
 

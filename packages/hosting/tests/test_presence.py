@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -100,7 +101,7 @@ async def test_a_process_renews_by_itself(database: Database) -> None:
 async def test_a_process_that_was_taken_for_dead_is_told_once_and_lives_on(database: Database) -> None:
     told: list[bool] = []
     me, other = (Presence(database, owner=name, exclusive=False) for name in ("me", "other"))
-    other.on_lost = lambda: told.append(other.is_lost)
+    other.when_lost(lambda: told.append(other.is_lost))
     await me.start()
     await other.start()
     await stand_still(database, "other", LEASE + 1)
@@ -118,7 +119,8 @@ async def test_a_process_that_was_taken_for_dead_is_told_once_and_lives_on(datab
 
 async def test_a_late_sign_of_life_that_nobody_missed_is_no_loss(database: Database) -> None:
     told: list[str] = []
-    presence = Presence(database, owner="me", exclusive=False, on_lost=lambda: told.append("lost"))
+    presence = Presence(database, owner="me", exclusive=False)
+    presence.when_lost(lambda: told.append("lost"))
     await presence.start()
     await stand_still(database, "me", LEASE + 1)
 
@@ -130,7 +132,8 @@ async def test_a_late_sign_of_life_that_nobody_missed_is_no_loss(database: Datab
 
 async def test_a_process_whose_sign_of_life_hangs_is_told_when_its_lease_ends(database: Database) -> None:
     opened, lost = threading.Event(), asyncio.Event()
-    presence = Presence(database, owner="me", exclusive=False, beat=0.001, lease=0.2, on_lost=lost.set)
+    presence = Presence(database, owner="me", exclusive=False, beat=0.001, lease=0.2)
+    presence.when_lost(lost.set)
     await presence.start()
 
     # Holds the row, and SQLite's only thread.
@@ -147,9 +150,24 @@ async def test_a_process_whose_sign_of_life_hangs_is_told_when_its_lease_ends(da
     assert await database.run(registered) == set()
 
 
+async def test_a_process_that_stood_still_asks_first_whether_anybody_has_noticed(database: Database) -> None:
+    told: list[str] = []
+    presence = Presence(database, owner="me", exclusive=False, beat=2.0, lease=0.1)
+    presence.when_lost(lambda: told.append("lost"))
+    await presence.start()
+
+    time.sleep(2.5)  # noqa: ASYNC251  nothing of the process goes on
+    await asyncio.sleep(0)
+    await presence.sign()
+
+    assert told == []
+    await presence.stop()
+
+
 async def test_a_process_may_be_started_again_under_its_name(database: Database) -> None:
     told: list[str] = []
-    presence = Presence(database, owner="me", exclusive=False, on_lost=lambda: told.append("lost"))
+    presence = Presence(database, owner="me", exclusive=False)
+    presence.when_lost(lambda: told.append("lost"))
     await presence.start()
     await presence.stop()
 

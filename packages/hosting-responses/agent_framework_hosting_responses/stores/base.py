@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, NewType, Protocol
+from typing import Any, NamedTuple, NewType, Protocol
 
 import msgspec
 
 from agent_framework_hosting.errors import StoreError
 from agent_framework_hosting.isolation import Partition
-from agent_framework_hosting.runs.base import Attempt, Participant, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, Participant, RunId, RunKey, RunStatus
 
 from ..protocol.json import JsonObject
 from ..protocol.query import ListQuery
@@ -32,6 +32,25 @@ class IdempotencyKey(NamedTuple):
 
     partition: Partition
     key: str
+
+
+class OwnedRun(NamedTuple):
+    """A running response as its owner finds it. `created_at` is in Unix seconds."""
+
+    attempt: Attempt
+    is_background: bool
+    created_at: int
+
+    @property
+    def key(self) -> RunKey:
+        """Whose response it is, and which."""
+        return self.attempt.key
+
+    @classmethod
+    def of(cls, row: Any) -> OwnedRun:
+        """Return the run of a row of responses."""
+        attempt = Attempt(RunKey(Partition(row.partition), RunId(row.id)), row.attempt)
+        return cls(attempt, row.is_background, row.created_at)
 
 
 class UnknownConversation(StoreError):  # noqa: N818  what it says

@@ -20,7 +20,7 @@ from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.stores.base import Retention, StoreStats
 
 from . import sql_turns
-from .base import ConversationId, ConversationKey, IdempotencyKey, ResponseRecord, UnknownConversation
+from .base import ConversationId, ConversationKey, IdempotencyKey, OwnedRun, ResponseRecord, UnknownConversation
 from .context import EMPTY, Context
 from .context_cache import MAX_BYTES, ChainContext, ContextCache, size_of
 from .rows import (
@@ -115,7 +115,7 @@ _OWNERS = sa.union(
     sa.select(conversations.c.running_owner).where(conversations.c.running_owner.is_not(None)),
 )
 _RUNNING_OF = (
-    sa.select(responses.c.partition, responses.c.id)
+    sa.select(*(responses.c[name] for name in ("partition", "id", "attempt", "is_background", "created_at")))
     .where(responses.c.owner == sa.bindparam("owner"), IS_RUNNING)
     .order_by(responses.c.created_at)
     .limit(sa.bindparam("most"))
@@ -271,11 +271,11 @@ class SqlResponseStore:
         owners = {"old_owner": owner, "new_owner": to}
         return await self._database.run(lambda connection: _own(connection, _HAND_OVER, key, owners)) is not None
 
-    async def running_of(self, owner: str, *, limit: int) -> Sequence[RunKey]:
+    async def running_of(self, owner: str, *, limit: int) -> Sequence[OwnedRun]:
         """Return at most `limit` running responses of the process, the oldest first."""
         values = {"owner": owner, "most": limit}
         rows = await self._database.run(lambda connection: connection.execute(_RUNNING_OF, values).all())
-        return [RunKey(Partition(row.partition), RunId(row.id)) for row in rows]
+        return [OwnedRun.of(row) for row in rows]
 
     async def prune(self, *, limit: int) -> int:
         """Erase at most `limit` responses that are older or more than the retention allows, with their sessions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, NewType, Protocol, TypeAlias
@@ -182,6 +182,14 @@ class RunEngine(Protocol):
         """Cancel the run and wait until its handler ended, at most `grace` seconds; `True` if it has ended.
 
         A run whose handler has not been called yet may never be: the caller sees to it that the run is ended.
+
+        Raises:
+            StoreUnavailable: the engine has a database, which cannot be reached.
+        """
+        ...
+
+    async def missing(self, keys: Iterable[RunKey]) -> set[RunKey]:
+        """Return those of the runs that no process executes or will execute, unless they are started again.
 
         Raises:
             StoreUnavailable: the engine has a database, which cannot be reached.

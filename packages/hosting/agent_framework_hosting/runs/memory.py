@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from functools import partial
 
 from ..errors import ConfigurationError, RunError, StaleWrite
@@ -190,6 +190,10 @@ class MemoryRunEngine:
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=grace)
         return bool(done)
+
+    async def missing(self, keys: Iterable[RunKey]) -> set[RunKey]:
+        """Return those of the runs that are not executed here. See `RunEngine.missing`."""
+        return set(keys) - self._tasks.keys()
 
     async def recover(self) -> None:
         """Take new runs again after a drain; there is nothing else to recover, runs in memory die with their process."""

@@ -274,12 +274,13 @@ class ProcrastinateRunEngine:
         await self._database.close()
 
     async def missing(self, keys: Iterable[RunKey]) -> set[RunKey]:
-        """Return those of the runs that no process executes or will execute, unless they are started again.
+        """Return those of the runs that no process executes or will execute. See `RunEngine.missing`.
 
         Raises:
             StoreUnavailable: the queue cannot be reached.
         """
-        asked = tuple(keys)
+        # A run that goes on here does so whatever became of its job.
+        asked = tuple(key for key in keys if key not in self._runs)
         return await self._database.run(lambda connection: jobs.missing(connection, asked)) if asked else set()
 
     async def depth(self) -> QueueDepth:

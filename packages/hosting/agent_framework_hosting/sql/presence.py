@@ -1,8 +1,8 @@
 """Which processes are alive, so that what a dead one left can be ended by the others.
 
 A process writes down from time to time that it is there. Once it has not for `lease` seconds, its row may be removed by
-whoever asks, and it is dead. One that only stood still finds its row gone, and is told so by `on_lost`; the attempt number
-in every write of a run keeps it from writing meanwhile.
+whoever asks, and it is dead. One that only stood still, or could not reach the database, must stop what it runs when its
+lease ends: it is no longer its own. The attempt number in every write of a run keeps it from writing anyway.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ LEASE: Final = 20.0
 """Seconds after its last sign of life for which a process counts as alive."""
 
 Watcher = Callable[[], Awaitable[object]]
+Fence = Callable[[], None]
 
 
 class Presence:
@@ -39,9 +40,6 @@ class Presence:
     `exclusive` says that no other process can be alive, because the database is this one's alone: then no sign of life is
     written, and every other owner is dead. By default it is so with SQLite. PostgreSQL's clock counts, so that those of
     the machines need not agree.
-
-    `on_lost` is called in the event loop when others may have taken this process for dead, once until it is alive again:
-    whatever it ran is no longer its own.
     """
 
     def __init__(
@@ -52,22 +50,25 @@ class Presence:
         beat: float = BEAT,
         lease: float = LEASE,
         exclusive: bool | None = None,
-        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self.owner: Final = owner or f"proc_{uuid.uuid4().hex}"
-        self.on_lost = on_lost
         self.is_lost = False
         self._database = database
         self._beat = beat
         self._lease = lease
         self._is_exclusive = database.is_sqlite if exclusive is None else exclusive
         self._watchers: list[Watcher] = []
+        self._fences: list[Fence] = []
         self._task: asyncio.Task[None] | None = None
-        self._fence: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, watcher: Watcher) -> None:
         """Have `watcher` called after every sign of life: the moment to look after the dead."""
         self._watchers.append(watcher)
+
+    def when_lost(self, fence: Fence) -> None:
+        """Have `fence` called in the event loop when others may take this process for dead, until it is alive again."""
+        self._fences.append(fence)
 
     async def start(self) -> None:
         """Write the first sign of life, and more from now on.
@@ -77,7 +78,7 @@ class Presence:
         """
         if self._task is not None:
             return
-        self.is_lost = True  # nothing of an earlier start is still ours: no reason to call `on_lost`
+        self.is_lost = True  # nothing of an earlier start is still ours: no reason to stop it
         await self.sign()
         self._task = asyncio.create_task(self._run(), name="presence")
 
@@ -89,8 +90,8 @@ class Presence:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        if self._fence is not None:
-            self._fence.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if not self._is_exclusive:
             with suppress(StoreUnavailable):  # the others will notice by themselves
                 await self._database.run(self._remove)
@@ -109,9 +110,10 @@ class Presence:
             self._lose()  # somebody has taken it for dead
         self.is_lost = False
         # A timer, not a check in `round`: a sign of life that hangs must not put off the end of the lease.
-        if self._fence is not None:
-            self._fence.cancel()
-        self._fence = asyncio.get_running_loop().call_at(started + self._lease, self._lose)
+        if self._timer is not None:
+            self._timer.cancel()
+        due = started + self._lease
+        self._timer = asyncio.get_running_loop().call_at(due, self._expire, due)
 
     async def dead_owners(self, candidates: Iterable[str]) -> set[str]:
         """Return those of the candidates that are not alive, never this process.
@@ -150,13 +152,21 @@ class Presence:
             await asyncio.sleep(self._beat)
             await self.round()
 
+    def _expire(self, due: float) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - due > self._beat:
+            # This process stood still: it has a beat's time to ask whether anybody has noticed.
+            self._timer = loop.call_later(self._beat, self._lose)
+        else:
+            self._lose()
+
     def _lose(self) -> None:
         if self.is_lost:
             return
         self.is_lost = True
         logger.error("Other processes may take this one for dead", extra={"owner": self.owner})
-        if self.on_lost is not None:
-            self.on_lost()
+        for fence in self._fences:
+            fence()
 
     def _write(self, connection: sa.Connection) -> bool:
         """Return whether the process was still alive."""

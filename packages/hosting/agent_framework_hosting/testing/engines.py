@@ -183,6 +183,15 @@ class RunEngineSuite:
 
         assert await engine.cancel(KEY, grace=0)
 
+    async def test_missing_are_the_runs_that_nobody_has(self, engine: RunEngine, shop: Workshop) -> None:
+        await shop.open(engine)
+        await engine.start("hold", KEY)
+        await soon(shop.begun)
+
+        assert await engine.missing([KEY, OTHER, ADAS]) == {OTHER, ADAS}
+        assert await engine.missing([]) == set()
+        shop.finish.set()
+
     async def test_cancel_says_when_a_run_does_not_end_in_time(self, engine: RunEngine, shop: Workshop) -> None:
         await shop.open(engine)
         await engine.start("stubborn", KEY)
