@@ -44,7 +44,7 @@ def state_tables(state_report: Path) -> Tables:
 def run_quickly(script: str, directory: Path) -> Path:
     output = (directory / script).with_suffix(".md")
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--output", str(output)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == output.read_text(encoding="utf-8").strip()
     return output

@@ -35,7 +35,7 @@ Fate = Literal["undone", "broken", "done"]
 """What became of the request that a server died of. `broken`: others see that it had begun, and it cannot be completed."""
 
 MOMENTS: tuple[Moment, ...] = ("before", "inside", "after")
-SECONDS = 15.0
+SECONDS = 60.0
 
 # Between two looks: who ends the responses of a dead server tells nobody.
 PAUSE = 0.02

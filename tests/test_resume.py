@@ -22,7 +22,7 @@ from states import State
 
 JsonObject = dict[str, Any]
 
-SECONDS = 30.0
+SECONDS = 60.0
 PAUSE = 0.02
 
 FUNCTIONS = {

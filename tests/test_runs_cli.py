@@ -26,7 +26,7 @@ from agent_framework_hosting.state import DATABASE_VARIABLE
 from agent_framework_hosting.testing.agents import AgentStep, Gate, ScriptedAgent
 from agent_framework_hosting_responses import ResponsesChannel
 
-SECONDS = 30.0
+SECONDS = 60.0
 SECRET = "the aubergine is in the safe"
 ADA = {"x-agent-user-isolation-key": "ada"}
 ADAS = IsolationKeys("ada").partition

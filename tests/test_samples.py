@@ -27,7 +27,7 @@ class Sample:
     def call(self, *arguments: str) -> str:
         command = [sys.executable, str(self.folder / "call_server.py"), "--base-url", f"{self.base_url}/v1", *arguments]
         result = subprocess.run(
-            command, env=environment(), capture_output=True, encoding="utf-8", timeout=60, check=False
+            command, env=environment(), capture_output=True, encoding="utf-8", timeout=200, check=False
         )
         assert result.returncode == 0, result.stderr
         return result.stdout
@@ -54,7 +54,7 @@ def serving(command: list[str], folder: Path, **extra: str) -> Generator[Sample,
             pytest.fail(f"The sample did not start:\n{''.join(log)}")
         yield Sample(folder, found[1])
         server.send_signal(signal.SIGTERM)
-        log.extend(server.communicate(timeout=30)[1].splitlines(keepends=True))
+        log.extend(server.communicate(timeout=60)[1].splitlines(keepends=True))
     finally:
         server.kill()
         server.communicate()
@@ -137,7 +137,7 @@ def test_the_store_of_the_sample_passes_the_public_suite() -> None:
         env=environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=100,
+        timeout=200,
         check=False,
     )
 
@@ -157,7 +157,7 @@ def test_the_call_in_the_readme_prints_what_the_readme_says() -> None:
             env=environment(),
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=200,
             check=True,
         ).stdout
 

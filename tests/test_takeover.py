@@ -20,7 +20,7 @@ from agent_framework_hosting.sql.presence import BEAT, LEASE
 
 pytestmark = pytest.mark.behaviour("D6")
 
-SECONDS = 30.0
+SECONDS = 60.0
 PAUSE = 0.05
 
 # With the settings that the product has.

@@ -66,7 +66,7 @@ from agent_framework_hosting_responses.stores.tables import responses
 
 ResultT = TypeVar("ResultT")
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 """Seconds in which a server that is to kill itself has done so."""
 
 _statements = threading.local()

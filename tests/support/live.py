@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 ResultT = TypeVar("ResultT")
 
-STARTUP_SECONDS = 10.0
+STARTUP_SECONDS = 60.0
 
 
 class _Server(uvicorn.Server):

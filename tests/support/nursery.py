@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_SECONDS = 60.0
+_SECONDS = 90.0
 
 
 class Nursery:

@@ -15,7 +15,7 @@ from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 def host_of(agent: Any, state: State, **options: Any) -> AgentFrameworkHost:

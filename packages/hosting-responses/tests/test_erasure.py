@@ -29,7 +29,7 @@ from agent_framework_hosting_responses.stores.context import response_session_ke
 from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
 
 SECRET = "the-password-is-swordfish"
-SECONDS = 10.0
+SECONDS = 60.0
 MODES: dict[str, dict[str, Any]] = {"one-shot": {}, "stream": {"stream": True}, "background": {"background": True}}
 
 

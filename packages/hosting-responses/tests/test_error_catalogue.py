@@ -560,7 +560,7 @@ async def test_a_host_that_drains_answers_503_and_says_when_to_come_back() -> No
     host = strict_host(ScriptedAgent([gate, "hello"]))
     async with live.serve(host.app) as served:
         running = asyncio.create_task(served.http.post("/responses", json=body()))
-        await asyncio.wait_for(gate.reached.wait(), 10)
+        await asyncio.wait_for(gate.reached.wait(), 60)
         draining = asyncio.create_task(host.app.lifecycle.drain())
         answer = await served.http.post("/responses", json=body(stream=True))
         ready = await served.http.get("/readiness")

@@ -19,7 +19,7 @@ from agent_framework_hosting_responses import ResponsesChannel
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:\[FILE_HISTORY\]:FutureWarning")
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class FailsLate(ContextProvider):

@@ -170,7 +170,7 @@ async def test_a_running_response_cannot_be_continued() -> None:
     agent = ScriptedAgent([gate, "late"])
     async with live.serve(host_of(agent).app) as served:
         running = await served.client.responses.create(model="a", input="q1", background=True)
-        await asyncio.wait_for(gate.reached.wait(), 5)
+        await asyncio.wait_for(gate.reached.wait(), 60)
         with pytest.raises(openai.BadRequestError) as caught:
             await served.client.responses.create(model="a", input="q2", previous_response_id=running.id)
         gate.open()

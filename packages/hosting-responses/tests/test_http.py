@@ -16,7 +16,7 @@ from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings, http
 
-SECONDS = 10.0
+SECONDS = 60.0
 KEEP_ALIVE = b": keep-alive\n\n"
 HARD_TEXTS = {
     "line separators": "a\u2028b\u2029c\u0085d",
@@ -486,7 +486,7 @@ async def test_work_that_ends_in_the_moment_the_client_leaves_has_ended(monkeypa
         return await http.until_disconnect(receive, work())
 
     task = asyncio.create_task(request())
-    await asyncio.wait_for(is_waiting.wait(), 5)
+    await asyncio.wait_for(is_waiting.wait(), 60)
     both.set()
 
-    assert await asyncio.wait_for(task, 5) == "done"
+    assert await asyncio.wait_for(task, 60) == "done"

@@ -34,7 +34,7 @@ from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
 from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
 
-SECONDS = 10.0
+SECONDS = 60.0
 MODES: list[dict[str, Any]] = [{}, {"stream": True}, {"background": True}, {"background": True, "stream": True}]
 mode = pytest.mark.parametrize("mode", MODES, ids=lambda mode: "+".join(mode) or "one-shot")
 

@@ -38,7 +38,7 @@ from agent_framework_hosting_responses.protocol.resources import new_response
 from agent_framework_hosting_responses.stores.base import ResponseRecord
 from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def host_of(agent: Any, state: State, **settings: Any) -> AgentFrameworkHost:

@@ -20,7 +20,7 @@ from agent_framework_hosting import AgentFrameworkHost, ChannelSession
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 pytestmark = pytest.mark.usefixtures("on_every_store")
 

@@ -33,7 +33,7 @@ from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
 from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
 
-SECONDS = 10.0
+SECONDS = 60.0
 QUESTION: Any = {"input": "q"}
 
 

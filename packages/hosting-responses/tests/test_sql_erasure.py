@@ -127,7 +127,7 @@ async def test_who_dies_before_the_rows_go_leaves_responses_that_are_found_again
     await first.create(ended_of("new"))
 
     pruning = asyncio.create_task(first.prune(limit=10))
-    await asyncio.wait_for(reached.wait(), 10)
+    await asyncio.wait_for(reached.wait(), 60)
     pruning.cancel()
     await asyncio.wait([pruning])
     left = await names_in(database)

@@ -14,7 +14,7 @@ from agent_framework_hosting import AgentFrameworkHost, ConfigurationError, get_
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent
 from agent_framework_hosting_responses import ResponsesChannel
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def host_of(agent: Any, url: str, **options: Any) -> AgentFrameworkHost:

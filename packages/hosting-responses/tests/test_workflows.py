@@ -32,7 +32,7 @@ from agent_framework_hosting.targets.workflow import WorkflowTarget
 from agent_framework_hosting.testing.agents import ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 pytestmark = pytest.mark.usefixtures("on_every_store")
 
@@ -115,7 +115,7 @@ async def test_runs_of_one_workflow_go_on_at_the_same_time() -> None:
         @handler
         async def meet(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
             # Nobody passes before all three runs are here: one after the other they would never meet.
-            await asyncio.wait_for(meeting.wait(), 10)
+            await asyncio.wait_for(meeting.wait(), 60)
             await ctx.yield_output(f"met as {message}")
 
     def build() -> Workflow:

@@ -68,7 +68,7 @@ async def test_the_client_raises_and_waits_where_the_script_says_so() -> None:
     texts: list[str] = []
 
     reading = asyncio.create_task(read_into(texts, agent.run("hi", stream=True)))
-    await asyncio.wait_for(gate.reached.wait(), 5)
+    await asyncio.wait_for(gate.reached.wait(), 60)
     assert texts == ["before"]
     gate.open()
     with pytest.raises(ValueError, match="broken"):

@@ -196,9 +196,9 @@ async def test_two_that_continue_one_session_at_once_do_not_hear_each_other(tmp_
     await chain.turn("one")
 
     left = asyncio.create_task(chain.turn("left", after="one"))
-    await asyncio.wait_for(first.reached.wait(), timeout=10)
+    await asyncio.wait_for(first.reached.wait(), timeout=60)
     right = asyncio.create_task(chain.turn("right", after="one"))
-    await asyncio.wait_for(second.reached.wait(), timeout=10)
+    await asyncio.wait_for(second.reached.wait(), timeout=60)
     second.open()
     heard_right = await right
     first.open()

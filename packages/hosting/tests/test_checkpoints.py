@@ -237,13 +237,13 @@ async def test_a_directory_stays_while_somebody_saves_into_it(tmp_path: Path, mo
     earlier = await chain.save(checkpoint())
     monkeypatch.setattr("agent_framework_hosting.checkpoints.FileCheckpointStorage", Waiting)
     saving = asyncio.create_task(chain.save(checkpoint()))
-    await asyncio.wait_for(reached.wait(), 5)
+    await asyncio.wait_for(reached.wait(), 60)
 
     await chain.delete(earlier)
     await checkpoints.prune(limit=1)
     left = names_in(tmp_path, "*/*")
     go_on.set()
-    await asyncio.wait_for(saving, 5)
+    await asyncio.wait_for(saving, 60)
 
     assert left == ["k-chain"]
 
@@ -443,13 +443,13 @@ async def test_what_was_being_saved_when_the_run_was_cancelled_is_discarded_too(
     chain = Slow()
     run = RunCheckpoints(chain)
     saving = asyncio.create_task(run.save(checkpoint()))
-    await asyncio.wait_for(chain.reached.wait(), 5)
+    await asyncio.wait_for(chain.reached.wait(), 60)
     saving.cancel()
-    await asyncio.wait([saving], timeout=5)
+    await asyncio.wait([saving], timeout=60)
     discarding = asyncio.create_task(run.discard())
 
     chain.go_on.set()
-    await asyncio.wait_for(discarding, 5)
+    await asyncio.wait_for(discarding, 60)
 
     assert saving.cancelled()
     assert await chain.list_checkpoint_ids(workflow_name="workflow") == []

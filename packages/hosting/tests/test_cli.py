@@ -286,11 +286,11 @@ def test_serve_answers_at_the_given_path_and_logs_what_it_serves(
     log = wait_for(process.stderr, "The host has started.*").group(0)
     wait_for(process.stderr, "startup complete")
 
-    answer = httpx2.post(f"{url}/ask", content="hi", timeout=20)
+    answer = httpx2.post(f"{url}/ask", content="hi", timeout=60)
     process.send_signal(signal.SIGINT)
 
     assert answer.text == "hello"
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     assert "target='parrot'" in log
     assert "channels={'responses': '/ask'}" in log
     assert f"bind='{url.removeprefix('http://')}'" in log
@@ -300,13 +300,13 @@ def test_reload_serves_again_after_a_file_has_changed(project: Path, processes: 
     process = start(project, processes, "cli_app:build_agent_later", "--port", "0", "--reload")
     url = wait_for(process.stderr, r"running on (http://\S+)").group(1)
     wait_for(process.stderr, "startup complete")
-    before = httpx2.post(f"{url}/responses", content="hi", timeout=20).text
+    before = httpx2.post(f"{url}/responses", content="hi", timeout=60).text
 
     (project / "cli_app.py").write_text(APP.replace('["hello"]', '["changed"]'))
     wait_for(process.stderr, "startup complete")
-    after = httpx2.post(f"{url}/responses", content="hi", timeout=20).text
+    after = httpx2.post(f"{url}/responses", content="hi", timeout=60).text
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=20)
+    process.wait(timeout=60)
 
     assert (before, after) == ("hello", "changed")
 

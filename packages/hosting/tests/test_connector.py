@@ -21,7 +21,7 @@ from agent_framework_hosting.sql.queue.connector import QueueConnector, QueueMan
 
 KEY = RunKey(SHARED, RunId("run_1"))
 QUEUES = [jobs.queue_of("hold")]
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

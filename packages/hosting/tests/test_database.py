@@ -22,7 +22,7 @@ from agent_framework_hosting.errors import ConfigurationError, StoreUnavailable
 from agent_framework_hosting.sql import database as database_module
 from agent_framework_hosting.sql.database import POOL_SIZE, Database, postgres_url, sqlite_url
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 metadata = sa.MetaData()
 notes = sa.Table("notes", metadata, sa.Column("id", sa.Text, primary_key=True), sa.Column("body", sa.LargeBinary))

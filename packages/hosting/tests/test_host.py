@@ -479,7 +479,7 @@ async def test_stores_of_channels_are_pruned_while_the_host_runs() -> None:
             return StoreStats(name="own", entries=0, bytes=0, oldest=None)
 
     host = AgentFrameworkHost(ScriptedAgent(), channels=[StatefulChannel(Store())])
-    async with host.lifespan(), asyncio.timeout(10):
+    async with host.lifespan(), asyncio.timeout(60):
         await is_pruned.wait()
 
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "prune stores"]

@@ -189,7 +189,7 @@ async def test_a_drain_can_be_cut_short() -> None:
     drain = asyncio.create_task(lifecycle.drain(hurried=hurried))
     await asyncio.sleep(0)
     hurried.set()
-    await asyncio.wait_for(drain, 5)
+    await asyncio.wait_for(drain, 60)
     await lifecycle.stop()
 
     assert ends == ["run", "stop"]
@@ -220,7 +220,7 @@ async def test_a_run_that_ignores_its_cancellation_does_not_hold_up_the_stop(cap
     await engine.start("create", KEY)
     await started.wait()
     with caplog.at_level(logging.ERROR):
-        await asyncio.wait_for(lifecycle.stop(), 5)
+        await asyncio.wait_for(lifecycle.stop(), 60)
 
     assert stopped == ["left over", "callback"]
     assert [record.message for record in caplog.records] == ["Runs did not end after their cancellation"]

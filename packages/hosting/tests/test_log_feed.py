@@ -19,7 +19,7 @@ from agent_framework_hosting.runs.sql_log import SqlRunLog
 from agent_framework_hosting.sql.database import Database, ResultT, Work
 from agent_framework_hosting.testing.run_logs import FIRST, KEY, Reader, entry, read
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class Counting(Database):

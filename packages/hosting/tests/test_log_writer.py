@@ -20,7 +20,7 @@ from agent_framework_hosting.sql.database import Database, ResultT, Work
 
 KEY = RunKey(SHARED, RunId("run"))
 FIRST, SECOND, THIRD = (Attempt(KEY, number) for number in (1, 2, 3))
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class Unreliable(Database):

@@ -35,7 +35,7 @@ def entries(*kinds: str) -> list[LogEntry]:
 
 async def read(log: MemoryRunLog, *, after: int = -1) -> list[str]:
     kinds: list[str] = []
-    async with asyncio.timeout(5), aclosing(log.follow(KEY, after=after)) as batches:
+    async with asyncio.timeout(60), aclosing(log.follow(KEY, after=after)) as batches:
         async for batch in batches:
             kinds += [kind for kind, _ in batch]
     return kinds
@@ -227,7 +227,7 @@ async def test_an_idle_log_yields_an_empty_batch() -> None:
     await log.append(FIRST, entries("a"))
     batches: list[Sequence[LogEntry]] = []
 
-    async with asyncio.timeout(5), aclosing(log.follow(KEY, idle=0.001)) as following:
+    async with asyncio.timeout(60), aclosing(log.follow(KEY, idle=0.001)) as following:
         async for batch in following:
             batches.append(batch)
             if len(batches) == 3:
@@ -306,7 +306,7 @@ async def test_a_started_run_calls_the_handler_of_its_operation() -> None:
 
     engine.register("create", handler)
     await engine.start("create", KEY)
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 60)
 
     assert called == [KEY]
 
@@ -399,7 +399,7 @@ async def test_a_drain_lets_runs_finish_and_takes_no_new_ones() -> None:
     with pytest.raises(RunError):
         await engine.start("create", RunKey(SHARED, RunId("late")))
     gate.set()
-    await asyncio.wait_for(drain, 5)
+    await asyncio.wait_for(drain, 60)
 
     assert finished == [KEY]
 
@@ -420,7 +420,7 @@ async def test_a_drain_cancels_what_the_grace_period_left_over() -> None:
     engine.register("create", handler)
     await engine.start("create", KEY)
     await started.wait()
-    await asyncio.wait_for(engine.drain(0), 5)
+    await asyncio.wait_for(engine.drain(0), 60)
 
     assert ends == ["cleaned up"]
 

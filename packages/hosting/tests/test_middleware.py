@@ -150,7 +150,7 @@ async def test_keys_of_concurrent_requests_do_not_mix() -> None:
         assert keys is not None
         await PlainTextResponse(keys.user_key)(scope, receive, send)
 
-    async with client_of(isolated(meet)) as client, asyncio.timeout(10):
+    async with client_of(isolated(meet)) as client, asyncio.timeout(60):
         names = [f"user {number}" for number in range(20)]
         answers = await asyncio.gather(*(client.get("/", headers={ISOLATION_HEADER_USER: name}) for name in names))
 

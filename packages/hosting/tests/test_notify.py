@@ -13,7 +13,7 @@ from agent_framework_hosting.sql import database as database_module  # its `post
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.notify import Notifier
 
-SECONDS = 30.0
+SECONDS = 60.0
 CHANNEL = "afhost_test"
 
 

@@ -16,7 +16,7 @@ from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.presence import LEASE, Presence
 from agent_framework_hosting.sql.tables import processes
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def registered(connection: sa.Connection) -> set[str]:

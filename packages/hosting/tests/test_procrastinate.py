@@ -297,7 +297,7 @@ async def test_a_worker_that_fails_is_replaced(
     assert await soon(shop.begun) == KEY
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_with_default_settings_a_killed_process_is_taken_over_within_15_seconds(
     url: sa.URL, postgres_url: str, shop: Workshop
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from agent_framework_hosting.retention import BATCH, Pruner, prune_all
 from agent_framework_hosting.stores.base import Prunable, StoreStats
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class Outdated:

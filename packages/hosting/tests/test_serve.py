@@ -100,7 +100,7 @@ class Server:
         return self.output()
 
     def output(self) -> list[str]:
-        out, _ = self.process.communicate(timeout=20)
+        out, _ = self.process.communicate(timeout=60)
         return out.split()
 
 
@@ -132,7 +132,7 @@ def started(tmp_path: Path, *, grace: float) -> Iterator[Server]:
 
 def red_readiness(url: str) -> int:
     """Wait until readiness is not green; a new connection each time, as a load balancer makes it."""
-    while (status := httpx2.get(f"{url}/readiness", timeout=20).status_code) == 200:
+    while (status := httpx2.get(f"{url}/readiness", timeout=60).status_code) == 200:
         pass
     return status
 
@@ -153,7 +153,7 @@ def new_host() -> AgentFrameworkHost:
 
 @pytest.mark.behaviour("G2")
 def test_on_sigterm_readiness_goes_red_and_the_run_finishes_while_the_server_goes_on_answering(tmp_path: Path) -> None:
-    with started(tmp_path, grace=30) as server, httpx2.Client(base_url=server.url, timeout=20) as client:
+    with started(tmp_path, grace=30) as server, httpx2.Client(base_url=server.url, timeout=60) as client:
         before = client.get("/readiness").status_code
         with client.stream("GET", "/run") as stream:
             lines = stream.iter_lines()
@@ -172,7 +172,7 @@ def test_on_sigterm_readiness_goes_red_and_the_run_finishes_while_the_server_goe
 
 @pytest.mark.behaviour("G2")
 def test_a_run_that_outlives_the_grace_period_is_cancelled_and_says_so_to_its_reader(tmp_path: Path) -> None:
-    with started(tmp_path, grace=0.2) as server, httpx2.Client(base_url=server.url, timeout=20) as client:
+    with started(tmp_path, grace=0.2) as server, httpx2.Client(base_url=server.url, timeout=60) as client:
         with client.stream("GET", "/run") as stream:
             lines = stream.iter_lines()
             first = next(lines)
@@ -193,7 +193,7 @@ def test_ctrl_c_stops_in_order_and_returns_to_the_caller(tmp_path: Path) -> None
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_grace_period(tmp_path: Path) -> None:
-    with started(tmp_path, grace=600) as server, httpx2.stream("GET", f"{server.url}/run", timeout=20) as stream:
+    with started(tmp_path, grace=600) as server, httpx2.stream("GET", f"{server.url}/run", timeout=60) as stream:
         assert next(stream.iter_lines()) == "started"
         server.process.send_signal(signal.SIGINT)
         assert red_readiness(server.url) == 503

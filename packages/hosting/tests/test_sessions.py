@@ -85,7 +85,7 @@ async def test_runs_of_one_session_wait_for_each_other_in_order_of_arrival() -> 
     await entered.wait()
     second = asyncio.create_task(turn(sessions, "chat", "second"))
     third = asyncio.create_task(turn(sessions, "chat", "third"))
-    assert await asyncio.wait_for(turn(sessions, "other", "free"), 5) == []
+    assert await asyncio.wait_for(turn(sessions, "other", "free"), 60) == []
     leave.set()
     await first
 

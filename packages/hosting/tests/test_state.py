@@ -27,7 +27,7 @@ from agent_framework_hosting.stores.sql import SqlSessionStore
 
 ADA = Partition("ada")
 KEY = SessionKey("named:s")
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @asynccontextmanager

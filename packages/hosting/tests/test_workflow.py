@@ -151,7 +151,7 @@ async def test_three_runs_at_once_run_in_parallel_and_each_puts_out_its_own(sour
         @executor(id="meet")
         async def meet(text: str, ctx: WorkflowContext[Any, str]) -> None:
             # Passes only when all three runs are inside an executor at the same time.
-            await asyncio.wait_for(barrier.wait(), 5)
+            await asyncio.wait_for(barrier.wait(), 60)
             await ctx.yield_output(f"met {text}")
 
         return WorkflowBuilder(start_executor=meet).build()
@@ -407,7 +407,7 @@ async def test_an_agents_text_comes_out_while_it_is_being_written() -> None:
     target = WorkflowTarget(WorkflowBuilder(start_executor=agent(gate=gate)).build())
 
     async with aclosing(target.stream(TargetInput(messages=[Message("user", ["hi"])]))) as updates:
-        first = await asyncio.wait_for(anext(updates), 5)
+        first = await asyncio.wait_for(anext(updates), 60)
         gate.set()
         rest = [update async for update in updates]
 
@@ -471,7 +471,7 @@ async def test_leaving_cancels_the_executors_and_the_conversation_can_go_on(loca
     before = session.to_dict()
 
     async with aclosing(target.stream(TargetInput(messages="slow", session=session))) as updates:
-        first = await asyncio.wait_for(anext(updates), 5)
+        first = await asyncio.wait_for(anext(updates), 60)
 
     assert first.text == "started"
     assert cancelled.is_set()
@@ -518,10 +518,10 @@ async def test_a_run_that_is_given_up_leaves_the_checkpoint_it_continued_and_not
     steps.reached.clear()
 
     run = asyncio.create_task(say(steps.target, "fail" if end == "failed" else "again", session))
-    await asyncio.wait_for(steps.reached.wait(), 5)
+    await asyncio.wait_for(steps.reached.wait(), 60)
     during = files_below(tmp_path)
     steps.go_on.set() if end == "failed" else run.cancel()
-    await asyncio.wait([run], timeout=5)
+    await asyncio.wait([run], timeout=60)
 
     assert run.cancelled() if end == "cancelled" else isinstance(run.exception(), TargetError)
     assert during == files_below(tmp_path) == before
@@ -535,8 +535,8 @@ async def test_a_first_run_that_is_given_up_leaves_not_even_a_directory(tmp_path
     steps = TwoSteps(tmp_path)
 
     async with aclosing(steps.target.stream(TargetInput(messages="hi", session=AgentSession()))) as updates:
-        await asyncio.wait_for(anext(updates), 5)
-        await asyncio.wait_for(anext(updates), 5)
+        await asyncio.wait_for(anext(updates), 60)
+        await asyncio.wait_for(anext(updates), 60)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -575,10 +575,10 @@ class StubbornChain(ReadOnlyCheckpoints):
 async def cancelled_while_saving(checkpoints: Stubborn) -> asyncio.Task[str]:
     """Return a run that is cancelled while its end is being saved, and that the storage saves all the same."""
     run = asyncio.create_task(say(WorkflowTarget(remembering(), checkpoints=checkpoints), "hi", AgentSession()))
-    await asyncio.wait_for(checkpoints.saving.wait(), 5)
+    await asyncio.wait_for(checkpoints.saving.wait(), 60)
     run.cancel()
     checkpoints.may_save.set()
-    await asyncio.wait_for(checkpoints.deleting.wait(), 5)
+    await asyncio.wait_for(checkpoints.deleting.wait(), 60)
     return run
 
 
@@ -589,7 +589,7 @@ async def test_cancelling_again_does_not_stop_what_was_saved_from_being_deleted(
 
     run.cancel()
     checkpoints.may_delete.set()
-    await asyncio.wait([run], timeout=5)
+    await asyncio.wait([run], timeout=60)
 
     assert run.cancelled()
     assert (stored_during, len(checkpoints.stored)) == (1, 0)
@@ -603,7 +603,7 @@ async def test_a_run_ends_for_its_own_reason_when_what_it_saved_cannot_be_delete
     run = await cancelled_while_saving(checkpoints)
 
     checkpoints.may_delete.set()
-    await asyncio.wait([run], timeout=5)
+    await asyncio.wait([run], timeout=60)
 
     assert run.cancelled()
     assert "The checkpoints of a run that was given up could not be deleted" in caplog.messages
@@ -769,9 +769,9 @@ async def test_cancelling_the_task_cancels_the_executors() -> None:
 
     target = WorkflowTarget(WorkflowBuilder(start_executor=slow).build())
     task = asyncio.create_task(say(target, "hi"))
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 60)
     task.cancel()
-    await asyncio.wait([task], timeout=5)
+    await asyncio.wait([task], timeout=60)
 
     assert task.cancelled()
     assert cancelled.is_set()
