@@ -65,12 +65,14 @@ class Revival:
         """Begin the next attempt of a run and return its turn, ended already if it must not be run.
 
         `None` if there is nothing to do.
+
+        Raises:
+            StaleWrite: another process has taken the run over meanwhile.
         """
-        begun = await self._begin(key)
-        if begun is None:
+        taken = await self._take(key)
+        if taken is None:
             return None
-        record, attempt = begun
-        told = await self._fence(attempt)
+        record, attempt, told = taken
         resumption = await self._resumption(record, attempt)
         if record.request is None or not self._may_run(record, attempt, told, resumption):
             logger.warning("A lost run has been ended as failed", extra={"run_id": key.run_id})
@@ -81,12 +83,16 @@ class Revival:
         return turn
 
     async def ended(self, key: RunKey) -> Turn | None:
-        """Take a run away from whoever has it, and return what is enough to end it; `None` if it has ended."""
-        begun = await self._begin(key)
-        if begun is None:
+        """Take a run away from whoever has it, and return what is enough to end it; `None` if it has ended.
+
+        Raises:
+            StaleWrite: another process has taken the run over meanwhile.
+        """
+        taken = await self._take(key)
+        if taken is None:
             return None
-        record, attempt = begun
-        turn = self._turns.remnant(record, isolation=IsolationKeys(), told=await self._fence(attempt))
+        record, attempt, told = taken
+        turn = self._turns.remnant(record, isolation=IsolationKeys(), told=told)
         turn.attempt = attempt
         return turn
 
@@ -122,10 +128,15 @@ class Revival:
         # Who stores checkpoints stores one before anything is executed. What has said something had one, and it is gone.
         return resumption is not None or not told.items or self._settings.lost_runs == "retry"
 
-    async def _begin(self, key: RunKey) -> tuple[ResponseRecord, Attempt] | None:
+    async def _take(self, key: RunKey) -> tuple[ResponseRecord, Attempt, Replay] | None:
         attempt = await self._responses.begin(key, owner=self._context.owner)
         record = await self._responses.get(key)
-        return None if attempt is None or record is None else (record, attempt)
+        if attempt is None or record is None:
+            return None
+        told = await self._fence(attempt)
+        if told.is_terminal:  # this process stood still before it read what was told
+            raise StaleWrite("Another attempt has ended the run.")
+        return record, attempt, told
 
     async def _fence(self, attempt: Attempt) -> Replay:
         # First the fence: what an earlier attempt tells after this would get the numbers of this one.

@@ -105,11 +105,19 @@ class Reviver(Protocol):
         ...
 
     async def turn(self, key: RunKey) -> Turn | None:
-        """Begin the next attempt of a run and return its turn, ended already if it must not be run; else `None`."""
+        """Begin the next attempt of a run and return its turn, ended already if it must not be run; else `None`.
+
+        Raises:
+            StaleWrite: another process has taken the run over meanwhile.
+        """
         ...
 
     async def ended(self, key: RunKey) -> Turn | None:
-        """Take a run away from whoever has it, and return what is enough to end it; `None` if it has ended."""
+        """Take a run away from whoever has it, and return what is enough to end it; `None` if it has ended.
+
+        Raises:
+            StaleWrite: another process has taken the run over meanwhile.
+        """
         ...
 
     async def mend(self, key: RunKey) -> None:
@@ -253,11 +261,11 @@ class ResponseRuns:
         # Not the store first: whoever is just about to begin the run would take it for lost, and end it as failed.
         await self._context.durable_engine.cancel(key, grace=self._cancel_grace)
         for _ in range(_MOST_TAKEOVERS):
-            turn = await self._revival.ended(key)
-            if turn is None or turn.attempt is None:
-                return
-            turn.untold += turn.encoder.cancel()
             with contextlib.suppress(StaleWrite, LeaseLost):  # begun by somebody else meanwhile
+                turn = await self._revival.ended(key)
+                if turn is None or turn.attempt is None:
+                    return
+                turn.untold += turn.encoder.cancel()
                 async with turn.ending:
                     await self._write_end(turn, turn.attempt)
                 return
@@ -297,7 +305,7 @@ class ResponseRuns:
     async def _execute(self, key: RunKey) -> None:
         turn = self._turns.get(key)
         if turn is None:
-            turn = await self._revival.turn(key)
+            turn = await self._revived(key)
             if turn is None:
                 return
             self._turns[key] = turn
@@ -313,6 +321,13 @@ class ResponseRuns:
             # Not before whoever has taken over is done: until then the run can be cancelled, and waited for.
             await self.settle(key)
             self._turns.pop(key, None)
+
+    async def _revived(self, key: RunKey) -> Turn | None:
+        try:
+            return await self._revival.turn(key)
+        except StaleWrite:
+            logger.warning("A run was taken over by another process before it began here", extra={"run_id": key.run_id})
+            return None
 
     async def _run(self, turn: Turn) -> None:
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import live
@@ -20,12 +22,13 @@ from agent_framework import (
     WorkflowContext,
     handler,
 )
+from msgspec.structs import replace
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from states import State
 
 from agent_framework_hosting import AgentFrameworkHost, IsolationKeys, get_current_isolation_keys
-from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunStatus
+from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunLog, RunStatus
 from agent_framework_hosting.state import HostState, choose_state
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
@@ -88,16 +91,24 @@ class Dead:
         await opened.open()
         assert opened.database is not None
         assert opened.run_log is not None
-        store = SqlResponseStore(opened.database)
+        await self._write(SqlResponseStore(opened.database), opened.run_log, *updates, is_begun=is_begun)
+        await opened.close()
+
+    async def leave_in(self, host: AgentFrameworkHost) -> None:
+        """Write it while a host runs that has not noticed its death yet."""
+        context = host._context
+        assert context.database is not None
+        await self._write(SqlResponseStore(context.database), context.durable_log, is_begun=True)
+
+    async def _write(self, store: SqlResponseStore, log: RunLog, *updates: AgentResponseUpdate, is_begun: bool) -> None:
         await store.create(self.record)
-        await opened.run_log.append(Attempt(self.key, 0), self.encoder.open())
+        await log.append(Attempt(self.key, 0), self.encoder.open())
         if is_begun:
             attempt = await store.begin(self.key, owner="proc_dead")
             assert attempt is not None
-            await opened.run_log.append(attempt, self.encoder.start())
+            await log.append(attempt, self.encoder.start())
             for update in updates:
-                await opened.run_log.append(attempt, self.encoder.feed(update))
-        await opened.close()
+                await log.append(attempt, self.encoder.feed(update))
 
 
 def says(text: str) -> AgentResponseUpdate:
@@ -272,6 +283,56 @@ async def test_a_run_that_another_process_has_can_be_cancelled(durable_state: St
     check(events)
     assert cancelled.status == "cancelled"
     assert dead.id != running.id
+
+
+class Overtaken:
+    """A log of a process that stands still at one call about a run, until another process has ended the run."""
+
+    def __init__(self, host: AgentFrameworkHost, dead: Dead, *, at: str) -> None:
+        self._dead = dead
+        self._log = host._context.durable_log
+        assert host._context.database is not None
+        self._store = SqlResponseStore(host._context.database)
+        self._is_due = True
+        setattr(self._log, at, partial(self._late, getattr(self._log, at)))
+
+    async def _late(self, call: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        if self._is_due and (args[0] == self._dead.key or args[0][0] == self._dead.key):
+            self._is_due = False
+            attempt = await self._store.begin(self._dead.key, owner="proc_other")
+            assert attempt is not None
+            encoder, record = self._dead.encoder, self._dead.record
+            ending = encoder.fail(message="Ended by another one.")
+            await self._store.save(attempt, replace(record, status=RunStatus.FAILED, body=encoder.encoded))
+            await self._log.append(attempt, ending, closes=True)
+        return await call(*args, **options)
+
+
+@pytest.mark.behaviour("D11")
+@pytest.mark.parametrize("at", ["append", "entries"])
+async def test_a_process_that_stood_still_when_it_took_a_run_over_leaves_it_to_who_was_faster(
+    durable_state: State, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = host_of(ScriptedAgent(["x"]), durable_state, lost_runs="retry")
+    async with live.serve(host.app) as served:
+        for ask in ("cancel", "restart"):
+            dead = Dead()
+            await dead.leave_in(host)
+            Overtaken(host, dead, at=at)
+
+            if ask == "cancel":
+                told = await served.client.responses.cancel(dead.id)
+            else:
+                (channel,) = host.channels
+                assert isinstance(channel, ResponsesChannel)
+                await channel.service.restart(dead.key)
+                await followed(served, dead.id)
+                told = await served.client.responses.retrieve(dead.id)
+
+            check(await followed(served, dead.id))
+            assert told.error is not None
+            assert told.error.message == "Ended by another one."
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @pytest.mark.behaviour("D3")
