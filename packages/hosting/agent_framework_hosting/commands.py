@@ -64,7 +64,11 @@ def _find(options: argparse.Namespace) -> tuple[Database, DatabaseFile | None]:
     root = Path(options.state_dir)
     for directory in (root / SESSIONS, root):
         database, file = sqlite_database(directory)
-        if file.path.is_file():
+        try:
+            is_there = file.path.is_file()
+        except OSError as error:
+            raise ConfigurationError(f"{file.path} cannot be used: {error.strerror or error}.") from error
+        if is_there:
             return database, file
     raise ConfigurationError(
         f"There is no database in {root}: a host makes it there when it starts for the first time."

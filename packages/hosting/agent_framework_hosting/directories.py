@@ -62,8 +62,13 @@ def make_directory(path: Path) -> None:
 def _directory(option: str, path: object) -> Path:
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         raise ConfigurationError(f"{option} must be the path of a directory.")
-    # Absolute: a later chdir must not move the state.
-    directory = Path(path).expanduser().absolute()
-    if directory.exists() and not directory.is_dir():
+    try:
+        # Absolute: a later chdir must not move the state.
+        directory = Path(path).expanduser().absolute()
+        is_file = directory.exists() and not directory.is_dir()
+    except (OSError, RuntimeError) as error:  # the latter for the home of nobody
+        said = error.strerror if isinstance(error, OSError) else None
+        raise ConfigurationError(f"{option} cannot be used: {said or error}.") from error
+    if is_file:
         raise ConfigurationError(f"{option} is the file {directory}: it must be a directory, or not exist yet.")
     return directory

@@ -97,6 +97,31 @@ async def test_notices_are_heard_again_after_a_cut(
     await asyncio.wait({listening})
 
 
+@pytest.mark.parametrize("password", ["pass word", "pass/word?", "pass@word%20"])
+async def test_any_password_will_do_to_listen(postgres_url: str, password: str) -> None:
+    url = database.postgres_url(postgres_url).set(username="postgres", password=password)
+    queue = Database(url)
+    queue.open()
+    manager = QueueManager(connector := QueueConnector(queue))
+
+    async def on_notification(*, channel: str, notification: object) -> None:
+        pass
+
+    listening = asyncio.create_task(manager.listen_for_jobs(on_notification=on_notification, queues=QUEUES))
+    async with (
+        asyncio.timeout(PATIENCE),
+        await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as operator,
+    ):
+        while not connector.notices and not listening.done():
+            await operator.execute("""NOTIFY "procrastinate_queue_v1#afhost:hold", '{"type": "job_inserted"}'""")
+            await asyncio.sleep(0.01)
+
+    assert not listening.done()
+    listening.cancel()
+    await asyncio.wait({listening})
+    await queue.close()
+
+
 async def test_a_job_that_is_told_of_while_looking_is_found(queue: Database, manager: QueueManager) -> None:
     # The worker's first look comes too early, the notice during it.
     class Late(QueueConnector):

@@ -676,8 +676,31 @@ async def test_a_process_that_stands_still_in_a_transaction_gives_way_and_does_i
     assert ordinary == "10s"
 
 
+async def test_a_schema_named_in_the_url_does_not_take_the_bounds_away(postgres_url: str) -> None:
+    database = Database(database_module.postgres_url(f"{postgres_url}&options=-csearch_path%3Dpg_catalog"))
+    database.open()
+    names = ("search_path", "statement_timeout", "idle_in_transaction_session_timeout")
+
+    def shown(connection: sa.Connection) -> list[object]:
+        return [connection.execute(sa.text(f"SHOW {name}")).scalar() for name in names]
+
+    pooled = await database.run(shown)
+    async with await psycopg.AsyncConnection.connect(**database.arguments()) as listening:
+        rows = [await (await listening.execute(f"SHOW {name}".encode())).fetchone() for name in names]
+    await database.close()
+
+    assert pooled == ["pg_catalog", "30s", "10s"]
+    assert rows == [(value,) for value in pooled]
+
+
 @pytest.mark.parametrize(
-    "url", ["no url of pass-word", "mysql://me:pass-word@host/database", "sqlite:///host.db?password=pass-word"]
+    "url",
+    [
+        "no url of pass-word",
+        "mysql://me:pass-word@host/database",
+        "sqlite:///host.db?password=pass-word",
+        "postgresql://me:pass-word@host:pass-word/database",
+    ],
 )
 def test_a_url_of_something_else_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -290,6 +290,7 @@ def test_the_directory_of_sessions_itself_may_be_named(
     [
         ([], "Name the database: --state-dir, --database-url or AFHOST_DATABASE_URL"),
         (["--state-dir", "nowhere"], "There is no database in nowhere"),
+        (["--state-dir", "x" * 5_000], "cannot be used: "),
         (["--database-url", "mysql://u:SECRET@host/app"], "use postgresql://"),
         (["--database-url", "SECRET"], "is no URL"),
         (["--database-url", "postgresql://u:SECRET@127.0.0.1:1/app"], "'app' at 127.0.0.1:1 cannot be reached"),

@@ -95,3 +95,11 @@ def test_a_directory_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     make_directory(tmp_path)
 
     assert mode_of(tmp_path) == 0o750
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "~nobody-of-that-name/state"])
+def test_a_path_that_cannot_be_one_is_refused(name: str, tmp_path: Path) -> None:
+    path = name if name.startswith("~") else tmp_path / name
+
+    with pytest.raises(ConfigurationError, match="state_dir cannot be used: "):
+        read_directories(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from agent_framework_hosting.errors import StoreUnavailable
 from agent_framework_hosting.isolation import SHARED, IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunId, RunKey
-from agent_framework_hosting.runs.log_feed import WINDOW, name_of
+from agent_framework_hosting.runs.log_feed import WINDOW, Feed, name_of
 from agent_framework_hosting.runs.log_table import PAGE
 from agent_framework_hosting.runs.sql_log import SqlRunLog
 from agent_framework_hosting.sql.database import Database, ResultT, Work
@@ -267,6 +268,22 @@ async def test_nothing_is_left_when_the_last_reader_has_gone(log: SqlRunLog, pol
     async with asyncio.timeout(SECONDS):
         while feeds._poller is not None:  # noqa: ASYNC110  it goes at its next round
             await asyncio.sleep(0.005)
+
+
+async def test_readers_that_leave_cost_the_same_however_many_there_are() -> None:
+    async def cost(readers: int) -> float:
+        feed = Feed(KEY)
+        waiting = [asyncio.ensure_future(feed.more(None)) for _ in range(readers)]
+        await asyncio.sleep(0)
+        started = time.process_time()
+        for waiter in reversed(waiting):
+            waiter.cancel()
+        await asyncio.wait(waiting)
+        return time.process_time() - started
+
+    few, many = await cost(1_000), await cost(8_000)
+
+    assert many < 24 * few  # it was 64 times as much
 
 
 def test_names_are_short_and_tell_nothing() -> None:

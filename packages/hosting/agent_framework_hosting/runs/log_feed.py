@@ -50,7 +50,8 @@ class Feed:
         self.base = 0
         self.head = 0
         self.entries: list[LogEntry] = []
-        self._waiters: list[asyncio.Future[bool]] = []
+        # A set that keeps its order: thousands may follow one log, and each leaves by itself.
+        self._waiters: dict[asyncio.Future[bool], None] = {}
 
     def load(self, state: LogState) -> None:
         """Begin where the log stands; readers that are behind read from the database."""
@@ -88,19 +89,18 @@ class Feed:
         """Wait until something has changed; `False` if nothing has for `idle` seconds."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         timer = None if idle is None else loop.call_later(idle, _tell, waiter, False)
         try:
             return await waiter
         finally:
             if timer is not None:
                 timer.cancel()
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._waiters.pop(waiter, None)
 
     def wake(self) -> None:
         """Have all readers look again."""
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             _tell(waiter, True)
 

@@ -50,9 +50,9 @@ _IDLE_SECONDS: Final = 1.0
 _POSTGRES_DEFAULTS: Final = {
     "connect_timeout": "10",
     "tcp_user_timeout": "30000",
-    "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=10000",
     "application_name": "agent-framework-hosting",
 }
+_POSTGRES_OPTIONS: Final = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=10000"
 # A deadlock, or a conflict of serializable transactions: PostgreSQL has rolled back one so that the other can go on.
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 
@@ -147,7 +147,7 @@ class Database:
     def arguments(self) -> dict[str, Any]:
         """Return what connects the driver to this database, for connections that no transaction needs (PostgreSQL)."""
         _, arguments = self.engine.dialect.create_connect_args(self.url)
-        return {**_POSTGRES_DEFAULTS, **arguments}
+        return {**arguments, **_postgres_bounds(self.url)}
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an insert of this database's own kind, which knows `on_conflict_do_nothing` and `…_update`."""
@@ -167,7 +167,7 @@ def postgres_url(url: str) -> sa.URL:
     """
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # the latter for a port
         raise ConfigurationError("database_url is no URL: use postgresql://user@host/database.") from None
     if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ConfigurationError(
@@ -211,11 +211,19 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
         pool_size=POOL_SIZE,
         max_overflow=0,
         hide_parameters=True,
-        connect_args={name: value for name, value in _POSTGRES_DEFAULTS.items() if name not in url.query},
+        connect_args=_postgres_bounds(url),
     )
     # `(a, b) IN (VALUES …)`: joined with the table over its index. A list of pairs is a condition for each pair.
     engine.dialect.tuple_in_values = True
     return engine
+
+
+def _postgres_bounds(url: sa.URL) -> dict[str, str]:
+    """Return the parameters of a connection that the URL does not have, and its options behind ours."""
+    defaults = {name: value for name, value in _POSTGRES_DEFAULTS.items() if name not in url.query}
+    # Together: whoever names a schema there (`-csearch_path=…`) still needs the bounds. The server takes the last value.
+    given = url.normalized_query.get("options", ())
+    return {**defaults, "options": " ".join([_POSTGRES_OPTIONS, *given])}
 
 
 def _is_unavailable(error: DBAPIError) -> bool:

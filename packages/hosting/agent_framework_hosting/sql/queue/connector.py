@@ -82,12 +82,11 @@ class QueueConnector(BaseAsyncConnector):
 
         What is told while the connection is lost is not heard: the worker looks by itself, too.
         """
-        conninfo = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
         listens = [SQL("LISTEN {}").format(Identifier(channel)) for channel in channels]
         while True:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+                    connection = await psycopg.AsyncConnection.connect(**self._database.arguments(), autocommit=True)
                 async with connection:
                     for listen in listens:
                         await connection.execute(listen)
