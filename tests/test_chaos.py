@@ -26,12 +26,12 @@ SEEDS = [1] if not IS_LONG else [1, 2, 3] if ASKED == "long" else [int(ASKED)]
 
 # One process has only itself to wait for.
 SHORT = {
-    "postgres": {"stories": 100, "blows": 7, "lease": 1.5, "patience": 90.0},
-    "sqlite": {"stories": 50, "blows": 4, "lease": 1.0, "patience": 90.0},
+    "postgres": {"stories": 100, "clients": 20, "blows": 7, "lease": 1.5, "patience": 90.0},
+    "sqlite": {"stories": 50, "clients": 8, "blows": 4, "lease": 1.0, "patience": 90.0},
 }
 LONG = {
-    "postgres": {"stories": 400, "blows": 16, "lease": 10.0, "patience": 300.0},
-    "sqlite": {"stories": 400, "blows": 16, "lease": 2.0, "patience": 300.0},
+    "postgres": {"stories": 400, "clients": 20, "blows": 16, "lease": 10.0, "patience": 300.0},
+    "sqlite": {"stories": 400, "clients": 20, "blows": 16, "lease": 2.0, "patience": 300.0},
 }
 
 pytestmark = [pytest.mark.behaviour("D6", "D11"), pytest.mark.timeout(1200 if IS_LONG else 240)]

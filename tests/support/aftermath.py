@@ -19,6 +19,8 @@ from agent_framework_hosting_responses.revival import MAX_ATTEMPTS
 
 JsonObject: TypeAlias = dict[str, Any]
 
+_AT_ONCE = 4
+
 LOST = "The server stopped while the response was generated."
 
 
@@ -49,7 +51,15 @@ async def find(play: Play, journal: Journal) -> list[Left]:
         answer: Any = await client.ask("GET", "/-/stored")
         ended = [await _ended(client, response_id) for response_id in answer]
         notes = journal.notes()
-        return [await _left(client, body, notes) for body in ended]
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def take(body: JsonObject) -> Left:
+            async with turns:
+                return await _left(client, body, notes)
+
+        async with asyncio.TaskGroup() as group:
+            taken = [group.create_task(take(body)) for body in ended]
+    return [task.result() for task in taken]
 
 
 async def _ended(client: Client, response_id: str) -> JsonObject:
@@ -83,6 +93,8 @@ def check(play: Play, found: Sequence[Left], *, lost_runs: Literal["fail", "retr
     """See that every response is what it must be."""
     names = Counter(left.story.name for left in found)
     assert set(names.values()) <= {1}, "A request was accepted twice."
+    completed = sum(left.body["status"] == "completed" for left in found)
+    assert completed * 5 >= len(found) >= play.plan.stories, "There is too little to judge."
     by_id = {left.body["id"]: left for left in found}
     for known in play.known:
         left = by_id[known.id]

@@ -15,14 +15,12 @@ from chaos_clients import PAUSE, Client, client_of
 from chaos_play import Plan, Play
 from replicas import Replicas
 
-CLIENTS = 20
-
 
 async def perform(plan: Plan, replicas: Replicas) -> Play:
     """Let clients and blows loose; return what has happened when all clients have what they wanted."""
     play = Play(plan, replicas)
     async with asyncio.TaskGroup() as group:
-        for number in range(CLIENTS):
+        for number in range(plan.clients):
             group.create_task(_visit(play, f"client {number}"))
         group.create_task(_strike(play, group))
     return play

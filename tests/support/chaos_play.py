@@ -27,13 +27,16 @@ class Blow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to happen. `lease`: seconds after which a server that gives no sign of life counts as dead.
+    """What is to happen. `stories`: how many are told at least, to so many `clients`; `blows`: how many befall servers.
+
+    `lease`: seconds after which a server that gives no sign of life counts as dead.
 
     `patience`: seconds in which everything must have come to an end, whatever befell the servers.
     """
 
     seed: int
     stories: int
+    clients: int
     blows: int
     lease: float
     patience: float
