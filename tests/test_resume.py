@@ -120,6 +120,7 @@ class Home:
 
     state: State
     witness: Path
+    go_on: Path
 
     @property
     def executed(self) -> str:
@@ -138,7 +139,8 @@ class Home:
         self, servers: Nursery, name: str = "", *, ends: bool = False, **order: object
     ) -> Generator[Server, None, None]:
         """Run a server until the block ends; one that `ends` by itself must do so in the block."""
-        url = servers.start(name, target="steps", witness=self.witness, **self.options, **order)
+        files = {"witness": self.witness, "go_on": self.go_on}
+        url = servers.start(name, target="steps", **files, **self.options, **order)
         try:
             with httpx2.Client(base_url=url, timeout=SECONDS, trust_env=False, verify=False) as client:
                 yield Server(client)
@@ -157,7 +159,7 @@ def servers() -> Generator[Nursery, None, None]:
 @pytest.fixture
 def home(durable_state: State, tmp_path: Path) -> Home:
     """State of each kind that survives a server."""
-    return Home(durable_state, tmp_path / "witness")
+    return Home(durable_state, tmp_path / "witness", tmp_path / "go on")
 
 
 def texts_of(response: JsonObject) -> list[str]:
@@ -239,6 +241,32 @@ def test_a_workflow_whose_replica_is_killed_is_resumed_by_another(home: Home, se
     assert executed == "abcc"
 
 
+@pytest.mark.behaviour("F8", "D11")
+@pytest.mark.parametrize("durable_state", ["postgres"], indirect=True)
+def test_a_replica_that_was_paused_while_another_resumed_its_workflow_stores_nothing_any_more(
+    home: Home, servers: Nursery
+) -> None:
+    with home.serve(servers, "paused", held="b two") as server:
+        first = server.turn("one")
+        home.witness.write_text("")
+        second = server.turn("two", first, background=True)
+        until(lambda: home.executed, lambda executed: executed == "ab")
+        servers.pause("paused")
+        with home.serve(servers) as other:
+            resumed = other.ended(second["id"])
+            executed = home.executed
+
+            servers.resume("paused")
+            home.go_on.touch()
+            until(lambda: home.executed, lambda noted: noted.endswith("!"))
+            # It has turns of its own meanwhile: whatever it had to do about the lost one is done.
+            check(server, first, second["id"])
+
+            assert other.ended(second["id"]) == resumed
+
+    assert executed == "abbc"
+
+
 @pytest.mark.behaviour("F8", "D6", "G2")
 def test_a_workflow_whose_server_is_stopped_is_handed_over_and_goes_on_from_its_last_checkpoint(
     home: Home, servers: Nursery
@@ -271,6 +299,7 @@ def test_a_step_that_kills_every_server_is_tried_three_times(home: Home, servers
             target="steps",
             kill=f"inside 1 {FUNCTIONS['save checkpoint']}",
             witness=home.witness,
+            go_on=home.go_on,
             **home.options,
         )
 

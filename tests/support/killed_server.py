@@ -243,12 +243,13 @@ def _remembering() -> Workflow:
 
 
 class Step(Executor):
-    """Speaks, writes into a file that it was executed, and hands on, unless it is `held` at this message."""
+    """Speaks, writes into a file that it was executed, and hands on; if it is `held` at this message, not before `go_on` exists."""
 
     def __init__(self, name: str, order: Mapping[str, Any]) -> None:
         super().__init__(id=name)
         self.witness = Path(order["witness"])
         self.held = order.get("held")
+        self.go_on = Path(order["go_on"])
         self.heard: list[str] = []
 
     @handler
@@ -256,11 +257,16 @@ class Step(Executor):
         """Do one step."""
         self.heard.append(message)
         await self.speak(ctx)
-        with self.witness.open("a") as witness:
-            witness.write(self.id)
+        self._note(self.id)
         if self.held == f"{self.id} {message}":
-            await asyncio.Event().wait()
+            while not self.go_on.exists():  # noqa: ASYNC110  another process makes it
+                await asyncio.sleep(0.01)
+            self._note("!")
         await ctx.send_message(message)
+
+    def _note(self, what: str) -> None:
+        with self.witness.open("a") as witness:
+            witness.write(what)
 
     async def speak(self, ctx: WorkflowContext[str, Any]) -> None:
         """Say what was heard in this conversation."""

@@ -30,6 +30,7 @@ from states import State
 from agent_framework_hosting import AgentFrameworkHost, IsolationKeys, get_current_isolation_keys
 from agent_framework_hosting.runs.base import Attempt, RunId, RunKey, RunLog, RunStatus
 from agent_framework_hosting.state import HostState, choose_state
+from agent_framework_hosting.targets.workflow import WorkflowTarget
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 from agent_framework_hosting_responses.portable import PortableRequest
@@ -256,6 +257,47 @@ async def test_a_workflow_without_a_checkpoint_starts_anew_if_nothing_was_execut
 
     assert stored.status == status
     assert [item.content[0].text for item in stored.output] == output  # type: ignore[union-attr, index]
+
+
+@pytest.mark.behaviour("F8", "D11")
+async def test_a_workflow_that_was_taken_over_ends_with_the_step_that_it_is_in(durable_state: State) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    executed: list[str] = []
+
+    class Step(Executor):
+        @handler
+        async def step(self, message: str, ctx: WorkflowContext[str, str]) -> None:
+            executed.append(self.id)
+            reached.set()
+            await go_on.wait()
+            await ctx.send_message(message)
+
+    def build() -> Workflow:
+        first, second = Step(id="first"), Step(id="second")
+        return WorkflowBuilder(start_executor=first).add_edge(first, second).build()
+
+    channel = ResponsesChannel()
+    host = AgentFrameworkHost(build, channels=[channel], **durable_state.options)
+    async with live.serve(host.app) as served:
+        running = await served.client.responses.create(model="m", input="q", background=True)
+        await asyncio.wait_for(reached.wait(), SECONDS)
+        key = RunKey(IsolationKeys().partition, RunId(running.id))
+        other = await channel.service.state.responses.begin(key, owner="other")
+        assert other is not None
+        log = host._context.durable_log
+        await log.append(other, ())
+        target = host.target
+        assert isinstance(target, WorkflowTarget)
+        before = await target.resumption(key.partition, key.run_id)
+
+        go_on.set()
+        engine = host._context.durable_engine
+        await engine.drain(SECONDS)
+
+        assert before is not None
+        assert await target.resumption(key.partition, key.run_id) == before
+        assert (await served.client.responses.retrieve(running.id)).status == "in_progress"
+    assert executed == ["first"]
 
 
 async def test_a_stored_request_that_fits_no_more_fails(durable_state: State) -> None:
