@@ -367,7 +367,7 @@ async def test_a_process_that_stood_still_when_it_took_a_run_over_leaves_it_to_w
             else:
                 (channel,) = host.channels
                 assert isinstance(channel, ResponsesChannel)
-                await channel.service.restart(dead.key)
+                await channel.service.runs.restart(dead.key)
                 await followed(served, dead.id)
                 told = await served.client.responses.retrieve(dead.id)
 
