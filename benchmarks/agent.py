@@ -22,7 +22,7 @@ from agent_framework import (
 )
 
 _WORDS = (" the", " answer", " of", " a", " model", " comes", " in", " tokens", ",", " each", " an", " update", ".")
-_UPDATES = tuple(
+UPDATES = tuple(
     AgentResponseUpdate(contents=[Content.from_text(word)], role="assistant", message_id="message") for word in _WORDS
 )
 
@@ -52,7 +52,7 @@ class CountingAgent:
 
 
 async def _updates(count: int) -> AsyncGenerator[AgentResponseUpdate, None]:
-    for update in islice(cycle(_UPDATES), count):
+    for update in islice(cycle(UPDATES), count):
         yield update
         # Without this the host could write many updates at once, which no real model lets it do.
         await asyncio.sleep(0)

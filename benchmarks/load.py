@@ -108,6 +108,11 @@ def post(path: str, body: bytes) -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
+def get(path: str) -> bytes:
+    """Return a request as it goes over the wire."""
+    return f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
+
+
 async def connect(port: int, count: int, *, is_stream: bool) -> list[Caller]:
     """Return as many connections to a server of this machine."""
     loop = asyncio.get_running_loop()

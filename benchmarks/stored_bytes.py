@@ -80,10 +80,11 @@ class DatabaseServer:
     def __init__(self, url: str) -> None:
         self._url = url
         with psycopg.connect(url) as connection:
-            backend = connection.info.backend_pid
-        stat = Path(f"/proc/{backend}/stat")
-        # Of a server elsewhere nothing is known.
-        self._pid = int(_fields(stat)[1]) if stat.exists() and "postgres" in stat.read_text(encoding="utf-8") else None
+            # While there is a connection: its process is gone soon after.
+            stat = Path(f"/proc/{connection.info.backend_pid}/stat")
+            is_here = stat.exists() and "postgres" in stat.read_text(encoding="utf-8")
+            # Of a server elsewhere nothing is known.
+            self._pid = int(_fields(stat)[1]) if is_here else None
 
     def settings(self) -> str:
         """Return the version, and the settings that say what a commit waits for."""

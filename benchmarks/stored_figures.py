@@ -82,13 +82,13 @@ def _aims_of_turns(throughput: Sequence[Row], sizes: Sequence[Row], latency: Seq
 
     one_shots = [row for row in throughput if row["store"] == SQLITE and row["turn"] == "one-shot"]
     aims = [
-        _aim(
+        judged(
             "one-shot turns/s, SQLite / memory, worst",
             min(float(row["ratio"]) for row in one_shots),
             THROUGHPUT_AIM,
             is_floor=True,
         ),
-        _aim(
+        judged(
             "bytes stored per turn, last / first turns of a chain or conversation, furthest from 1",
             max(max(float(row["ratio"]), 1 / float(row["ratio"])) for row in sizes),
             BYTES_AIM,
@@ -99,12 +99,12 @@ def _aims_of_turns(throughput: Sequence[Row], sizes: Sequence[Row], latency: Seq
         constant = [row for row in rows if row["agent"] == CONSTANT]
         remembering = [row for row in rows if row["agent"] == REMEMBERING]
         aims += [
-            _aim(
+            judged(
                 f"latency, last / first turns of a {kind}, constant agent, by that of unstored ones, worst",
                 worst(constant, "to_unstored"),
                 LATENCY_AIM,
             ),
-            _aim(
+            judged(
                 f"the host's part of it, last / first turns of a {kind}, the framework's agent, worst",
                 worst(remembering, "host_ratio"),
                 LATENCY_AIM,
@@ -119,21 +119,22 @@ def _aims_of_many(measured: Measured, many: Sequence[Row]) -> list[Row]:
     assert file is not None
     stored = [row for row in many if row["store"] != UNSTORED]
     return [
-        _aim(
+        judged(
             f"latency, last / first {measured.fill_window} of {count} responses, by that of unstored ones, worst",
             max(float(row["to_unstored"]) for row in stored),
             LATENCY_AIM,
         ),
-        _aim(
+        judged(
             f"MB of memory that the second half of {count} responses added, worst",
             max(float(row["rss_end_mb"]) - float(row["rss_half_mb"]) for row in stored),
             MEMORY_AIM,
         ),
-        _aim("SQLite's file after retention left a tenth / before", file[1] / file[0], DISK_AIM),
+        judged("SQLite's file after retention left a tenth / before", file[1] / file[0], DISK_AIM),
     ]
 
 
-def _aim(name: str, value: float, aim: float, *, is_floor: bool = False) -> Row:
+def judged(name: str, value: float, aim: float, *, is_floor: bool = False) -> Row:
+    """Return a row that says whether an aim was held."""
     holds = value >= aim if is_floor else value <= aim
     sign = "≥" if is_floor else "≤"
     return {"what": name, "aim": f"{sign} {aim:g}", "measured": value, "verdict": "held" if holds else "missed"}

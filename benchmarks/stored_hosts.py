@@ -58,11 +58,12 @@ def start_stored_host(
 ) -> Generator[Server, None, None]:
     """Serve the agent with its state in `place`; `keeps` is the number of responses that retention leaves."""
     with start_server(_stored_app, core, place, agent, keeps) as server:
-        _wait_until_ready(server.port)
+        wait_until_ready(server.port)
         yield server
 
 
-def _wait_until_ready(port: int) -> None:
+def wait_until_ready(port: int) -> None:
+    """Wait until a server answers."""
     # It listens before it has opened its database; whatever it answers, it has then.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import uvloop
 from benchmarks.load import Caller, connect, post
@@ -60,7 +60,17 @@ class Client:
 
     def post(self, path: str, body: Mapping[str, object]) -> tuple[str, float]:
         """Return the id of what was made, and the seconds it took."""
-        request = post(path, json.dumps(body).encode())
+        made, seconds = self.send(post(path, json.dumps(body).encode()))
+        if made.get("status", "completed") != "completed":
+            raise RuntimeError(f"The server answered {made!r}"[:500])
+        return str(made["id"]), seconds
+
+    def send(self, request: bytes) -> tuple[Any, float]:
+        """Send a request that `post` or `get` has made; return the JSON of the answer, and the seconds it took.
+
+        Raises:
+            RuntimeError: the answer is an error.
+        """
         started = time.perf_counter()
         self._socket.sendall(request)
         answer = b""
@@ -74,10 +84,9 @@ class Client:
             if mark:
                 missing = _length(head) - len(content)
         seconds = time.perf_counter() - started
-        made = json.loads(content)
-        if b" 200 " not in head[:20] or made.get("status", "completed") != "completed":
+        if b" 200 " not in head[:20]:
             raise RuntimeError(f"The server answered {answer[:500]!r}")
-        return str(made["id"]), seconds
+        return json.loads(content), seconds
 
 
 @contextmanager

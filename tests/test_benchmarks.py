@@ -11,7 +11,12 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from agent_framework_hosting.runs.procrastinate import BEAT, STALLED_AFTER
+
 ROOT = Path(__file__).parent.parent
+
+# Of which most goes to starting processes, and ten to waiting until one that was killed counts as dead.
+SECONDS = 300.0
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs CPU affinity and CPU clocks of other processes")
 
@@ -41,10 +46,21 @@ def state_tables(state_report: Path) -> Tables:
     return read_tables(state_report)
 
 
+@pytest.fixture(scope="module")
+def run_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Markdown report of a quick run of the benchmark of background runs; its JSON lies beside it."""
+    return run_quickly("runs.py", tmp_path_factory.mktemp("benchmark"))
+
+
+@pytest.fixture(scope="module")
+def run_tables(run_report: Path) -> Tables:
+    return read_tables(run_report)
+
+
 def run_quickly(script: str, directory: Path) -> Path:
     output = (directory / script).with_suffix(".md")
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--output", str(output)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == output.read_text(encoding="utf-8").strip()
     return output
@@ -53,6 +69,17 @@ def run_quickly(script: str, directory: Path) -> Path:
 def read_tables(report: Path) -> Tables:
     tables: Tables = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
     return tables
+
+
+def require_numbers(rows: list[dict[str, Any]], *figures: str) -> None:
+    """All of them are numbers above zero."""
+    measured = [row[figure] for row in rows for figure in figures]
+    assert all(math.isfinite(figure) and figure > 0 for figure in measured), measured
+
+
+def is_held(aim: str, measured: float) -> bool:
+    sign, bound = aim.split()
+    return measured >= float(bound) if sign == "≥" else measured <= float(bound)
 
 
 def titles(text: str) -> list[str]:
@@ -159,9 +186,7 @@ def test_whether_aims_are_held_is_computed_from_the_figures(state_report: Path, 
     # Their wording names the number of turns.
     assert [row["aim"] for row in results["aims"]] == [row["aim"] for row in state_tables["aims"]]
     for row in (*state_tables["aims"], *results["aims"]):
-        sign, aim = row["aim"].split()
-        is_held = row["measured"] >= float(aim) if sign == "≥" else row["measured"] <= float(aim)
-        assert row["verdict"] == ("held" if is_held else "missed"), row
+        assert row["verdict"] == ("held" if is_held(row["aim"], row["measured"]) else "missed"), row
     assert state_report.read_text(encoding="utf-8").count("| held") == sum(
         row["verdict"] == "held" for row in state_tables["aims"]
     )
@@ -175,4 +200,75 @@ def test_the_report_of_stored_turns_shows_every_table_and_how_it_was_made(state_
     assert "`uv run benchmarks/state.py --quick`" in text
     assert "`uv run benchmarks/state.py`" in committed, "the committed figures are those of a full run"
     assert "fsync on" in committed
+    assert str(ROOT) not in text
+
+
+def test_background_runs_are_measured_wherever_they_are_executed(run_tables: Tables) -> None:
+    stores = ["memory", "sqlite", "postgresql"]
+
+    assert [row["executed_by"] for row in run_tables["throughput"]] == [
+        *stores,
+        "postgresql, 1 worker",
+        "postgresql, 2 workers",
+    ]
+    require_numbers(run_tables["throughput"], "runs_per_s", "ratio")
+    assert [row["store"] for row in run_tables["accept"]] == stores
+    require_numbers(run_tables["accept"], "p50_ms", "p95_ms", "ratio")
+    assert {(row["pace_ms"], row["read_by"]) for row in run_tables["tail"]} == {
+        (pace, reader) for pace in (10, 50) for reader in (*stores, "postgresql, another process")
+    }
+    require_numbers(run_tables["tail"], "p50_ms", "p95_ms")
+    require_numbers(run_tables["faults"], "times", "p50_s", "p95_s", "longest_s")
+
+
+def test_what_is_compared_to_memory_is_one_for_memory(run_tables: Tables) -> None:
+    memory = [row["ratio"] for row in (run_tables["throughput"][0], run_tables["accept"][0])]
+    memory.append(run_tables["cost"][0]["cpu_ratio"])
+
+    assert memory == [1, 1, 1]
+
+
+def test_statements_are_counted_where_there_is_a_database(run_tables: Tables) -> None:
+    costs = {row["store"]: row for row in run_tables["cost"]}
+
+    assert costs.keys() == {"memory", "sqlite", "postgresql"}
+    assert costs["memory"]["statements"] == 0
+    assert all(costs[store]["statements"] > 0 for store in ("sqlite", "postgresql"))
+    require_numbers(run_tables["cost"], "deltas", "cpu_ms", "cpu_ratio")
+
+
+def test_a_killed_process_is_not_taken_for_dead_before_its_time(run_tables: Tables) -> None:
+    (taken_over,) = (row for row in run_tables["faults"] if row["what"] == "takeover after SIGKILL")
+
+    # Its last sign of life was up to a beat before it was killed.
+    assert taken_over["p50_s"] > STALLED_AFTER - 2 * BEAT
+
+
+def test_whether_aims_of_background_runs_are_held_is_computed_from_the_figures(run_tables: Tables) -> None:
+    tail, taken_over, cancelled = run_tables["aims"]
+
+    assert tail["measured"] == max(
+        row["p50_ms"] for row in run_tables["tail"] if row["read_by"] == "postgresql, another process"
+    )
+    faults = {row["what"]: row for row in run_tables["faults"]}
+    assert taken_over["measured"] == faults["takeover after SIGKILL"]["longest_s"]
+    assert cancelled["measured"] == faults["cancel elsewhere"]["p95_s"]
+    for row in run_tables["aims"]:
+        assert row["verdict"] == ("held" if is_held(row["aim"], row["measured"]) else "missed"), row
+
+
+def test_the_report_of_background_runs_shows_every_table_and_how_it_was_made(run_report: Path) -> None:
+    text = run_report.read_text(encoding="utf-8")
+
+    assert titles(text) == [
+        "## Aims",
+        "## Background runs a second",
+        "## Until a run is accepted",
+        "## What one run costs",
+        "## From append to reader",
+        "## When something is wrong",
+        "## How it was measured",
+    ]
+    assert "`uv run benchmarks/runs.py --quick`" in text
+    assert "fsync on" in text
     assert str(ROOT) not in text
