@@ -225,6 +225,7 @@ def _sql_state(
         state.engine = ProcrastinateRunEngine(
             database.url, works=run_concurrency > 0, concurrency=max(1, run_concurrency)
         )
+        presence.watch(state.engine.look)
     return state
 
 

@@ -20,12 +20,11 @@ from postgres import PostgresServer
 from agent_framework_hosting.errors import ConfigurationError, StoreUnavailable
 from agent_framework_hosting.isolation import SHARED, IsolationKeys
 from agent_framework_hosting.runs import procrastinate
-from agent_framework_hosting.runs.base import RunId, RunKey
+from agent_framework_hosting.runs.base import QueueDepth, RunId, RunKey
 from agent_framework_hosting.runs.procrastinate import ProcrastinateRunEngine
 from agent_framework_hosting.sql import database
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.queue import jobs
-from agent_framework_hosting.sql.queue.jobs import QueueDepth
 from agent_framework_hosting.testing.engines import KEY, OTHER, PATIENCE, Workshop, soon
 
 BEAT = 0.2
@@ -242,6 +241,13 @@ async def test_a_run_that_is_delivered_again_where_it_runs_is_not_called_again(
     table.ask("SELECT procrastinate_retry_job_v2(id, NULL, NULL, NULL, NULL) FROM procrastinate_jobs")
     started = "SELECT count(*) FROM procrastinate_events WHERE type = 'started'"
     await table.becomes(started, (2,))
+    # Fetched, and delivered too.
+    worker = engine._worker
+    assert worker is not None
+    async with asyncio.timeout(PATIENCE):
+        while len(worker._running_jobs) < 2:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
 
     shop.finish.set()
     assert await soon(shop.ended) == (KEY, "finished")

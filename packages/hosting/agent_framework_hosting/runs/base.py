@@ -60,6 +60,15 @@ TRANSITIONS: Final[dict[RunStatus, frozenset[RunStatus]]] = {
 }
 """Status → the statuses it may change to (contract §2.2)."""
 
+
+class QueueDepth(NamedTuple):
+    """How much there is to do: runs that wait, runs that run, and seconds for which the oldest has waited by now."""
+
+    queued: int
+    running: int
+    oldest_wait_seconds: float
+
+
 LogEntry: TypeAlias = tuple[str, bytes]
 """An encoded event: its kind and its payload, one line. Its position in the log is its sequence number."""
 

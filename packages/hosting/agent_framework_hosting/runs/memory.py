@@ -9,9 +9,10 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from functools import partial
 
+from .. import telemetry
 from ..errors import ConfigurationError, RunError, StaleWrite
 from ..stores.memory import BoundedDict
-from .base import Attempt, LogEntry, Participant, RunHandler, RunKey
+from .base import Attempt, LogEntry, Participant, QueueDepth, RunHandler, RunKey
 
 logger = logging.getLogger(__name__)
 
@@ -155,11 +156,17 @@ class MemoryRunEngine:
     """Executes runs as tasks of this process; what dies with the process leaves nothing behind to recover."""
 
     is_shared = False
+    kind = "process"
 
     def __init__(self) -> None:
         self._handlers: dict[str, RunHandler] = {}
         self._tasks: dict[RunKey, asyncio.Task[None]] = {}
         self.is_draining = False
+        telemetry.observe(self)
+
+    def seen_depth(self) -> QueueDepth:
+        """Return how many runs there are; none waits. See `telemetry.Observed`."""
+        return QueueDepth(0, len(self._tasks), 0.0)
 
     def register(self, operation: str, handler: RunHandler) -> None:
         """Say who executes runs of `operation`. See `RunEngine.register`."""
@@ -173,7 +180,7 @@ class MemoryRunEngine:
             raise RunError("The host is shutting down and takes no new runs.")
         if key in self._tasks:
             return
-        task = asyncio.create_task(self._execute(self._handlers[operation], key), name=f"run {key.run_id}")
+        task = asyncio.create_task(self._execute(operation, key), name=f"run {key.run_id}")
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
@@ -214,17 +221,20 @@ class MemoryRunEngine:
     async def close(self) -> None:
         """Do nothing: tasks are all there is."""
 
-    @staticmethod
-    async def _execute(handler: RunHandler, key: RunKey) -> None:
+    async def _execute(self, operation: str, key: RunKey) -> None:
+        began = time.perf_counter()
+        telemetry.waited(self, operation, 0.0)
         try:
             with contextlib.suppress(asyncio.CancelledError):  # asked for; the handler has recorded it
-                await handler(key)
+                await self._handlers[operation](key)
         except KeyboardInterrupt:
             raise
         except BaseException:
             # The run boundary: handlers record failures themselves, so what arrives here is a broken store, our bug, or
             # an agent's idea of an exit, which must not be that of the host.
             logger.exception("A run handler failed", extra={"run_id": key.run_id})
+        finally:
+            telemetry.lasted(self, operation, time.perf_counter() - began)
 
 
 async def _let_start() -> None:

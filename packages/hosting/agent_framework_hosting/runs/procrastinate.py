@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -22,12 +23,12 @@ from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from procrastinate.worker import Worker
 from sqlalchemy.exc import IntegrityError
 
+from .. import telemetry
 from ..errors import ConfigurationError, RunError, StoreUnavailable
 from ..sql.database import Database
 from ..sql.queue import jobs
 from ..sql.queue.connector import PAUSE, QueueConnector, QueueManager
-from ..sql.queue.jobs import QueueDepth
-from .base import Participant, RunHandler, RunKey
+from .base import Participant, QueueDepth, RunHandler, RunKey
 
 __all__ = ["ProcrastinateRunEngine", "QueueDepth"]
 
@@ -53,6 +54,7 @@ MOST_FAILURES: Final = 5
 _CLEAN_SECONDS: Final = 3_600.0
 _LOOK_SECONDS: Final = 0.05
 _CLOSE_SECONDS: Final = 5.0
+_STALE_SECONDS: Final = 30.0
 
 # Never: the engine sends the signs of life.
 _NEVER: Final = 86_400.0
@@ -129,6 +131,7 @@ class ProcrastinateRunEngine:
     """
 
     is_shared = True
+    kind = "shared"
 
     def __init__(
         self,
@@ -159,6 +162,9 @@ class ProcrastinateRunEngine:
         self._worker: Worker | None = None
         self._working: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._seen: tuple[float, QueueDepth] | None = None
+        self._is_watched = False
+        telemetry.observe(self)
 
     def register(self, operation: str, handler: RunHandler) -> None:
         """Say who executes runs of `operation`. See `RunEngine.register`."""
@@ -272,6 +278,7 @@ class ProcrastinateRunEngine:
             logger.error("Runs did not end after their cancellation", extra={"runs": len(self._runs)})  # noqa: TRY400  ours
             await self._stop_signs()
         await self._database.close()
+        self._seen = None
 
     async def missing(self, keys: Iterable[RunKey]) -> set[RunKey]:
         """Return those of the runs that no process executes or will execute. See `RunEngine.missing`.
@@ -291,6 +298,21 @@ class ProcrastinateRunEngine:
         """
         return await self._database.run(jobs.depth)
 
+    async def look(self) -> None:
+        """Look how much there is to do, for metrics, if somebody collects them.
+
+        Raises:
+            StoreUnavailable: the queue cannot be reached.
+        """
+        if self._is_watched:
+            self._seen = time.monotonic(), await self.depth()
+
+    def seen_depth(self) -> QueueDepth | None:
+        """Return what there was to do at the last `look`, unless that was too long ago. See `telemetry.Observed`."""
+        self._is_watched = True
+        seen = self._seen
+        return None if seen is None or time.monotonic() - seen[0] > _STALE_SECONDS else seen[1]
+
     # --- The worker
 
     def _new_app(self) -> App:
@@ -298,7 +320,16 @@ class ProcrastinateRunEngine:
         app.job_manager = QueueManager(self._connector)
 
         @app.task(name=jobs.TASK, pass_context=True, retry=_Redelivery())
-        async def deliver(context: JobContext, *, operation: str, partition: str, run_id: str) -> None:  # noqa: ARG001
+        async def deliver(
+            context: JobContext,
+            *,
+            operation: str,
+            partition: str,  # noqa: ARG001  this and the next name the run, for `jobs.key_of`
+            run_id: str,  # noqa: ARG001
+            queued_at: float,
+        ) -> None:
+            if context.job.attempts == 0:
+                telemetry.waited(self, operation, time.time() - queued_at)
             await self._deliver(context, operation)
 
         return app
@@ -353,7 +384,13 @@ class ProcrastinateRunEngine:
         if self.is_draining:  # fetched at the moment at which the drain began
             raise _HandedBackError
         run = self._runs[key] = _Run(self._handlers[operation], key)
-        run.task.add_done_callback(lambda _: self._runs.pop(key))
+        began = time.perf_counter()
+
+        def end(_task: asyncio.Task[None]) -> None:
+            telemetry.lasted(self, operation, time.perf_counter() - began)
+            del self._runs[key]
+
+        run.task.add_done_callback(end)
         return run
 
     # --- Signs of life

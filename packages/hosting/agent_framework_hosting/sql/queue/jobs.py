@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
@@ -18,7 +19,7 @@ from procrastinate.types import JobToDefer, JSONDict
 from psycopg.types.json import Jsonb
 
 from ...isolation import Partition
-from ...runs.base import RunId, RunKey
+from ...runs.base import QueueDepth, RunId, RunKey
 
 TASK: Final = "afhost.run"
 """The name of Procrastinate's task, which all runs share."""
@@ -27,14 +28,6 @@ MAX_OPERATION: Final = 32
 """Characters of an operation's name: PostgreSQL notifies in channels of 63 bytes, and Procrastinate needs some."""
 
 Rows = list[dict[str, Any]]
-
-
-class QueueDepth(NamedTuple):
-    """How much there is to do: runs that wait, runs that run, and seconds for which the oldest has waited by now."""
-
-    queued: int
-    running: int
-    oldest_wait_seconds: float
 
 
 class Found(NamedTuple):
@@ -91,7 +84,17 @@ def add(connection: sa.Connection, operation: str, key: RunKey) -> None:
     if find(connection, key) is not None:
         return
     # JSON in the form that the driver takes.
-    arguments = cast("JSONDict", Jsonb({"operation": operation, "partition": key.partition, "run_id": key.run_id}))
+    arguments = cast(
+        "JSONDict",
+        Jsonb(
+            {
+                "operation": operation,
+                "partition": key.partition,
+                "run_id": key.run_id,
+                "queued_at": time.time(),
+            }
+        ),
+    )
     job = JobToDefer(
         queue_name=queue_of(operation),
         task_name=TASK,
