@@ -51,9 +51,11 @@ KEEP_HOURS: Final = 24
 MOST_FAILURES: Final = 5
 """How often a run whose handler raised is delivered again. The waiting doubles, from one second."""
 
+CLOSE_SECONDS: Final = 5.0
+"""Seconds that runs which ignored their cancellation get once more, when the engine is closed."""
+
 _CLEAN_SECONDS: Final = 3_600.0
 _LOOK_SECONDS: Final = 0.05
-_CLOSE_SECONDS: Final = 5.0
 _STALE_SECONDS: Final = 30.0
 
 # Never: the engine sends the signs of life.
@@ -261,7 +263,7 @@ class ProcrastinateRunEngine:
             await asyncio.wait({run.task for run in self._runs.values()})
         if self._working is not None:
             # It still has to tell the queue, which may be away. Then others will find that this process is gone.
-            done, _ = await asyncio.wait({self._working}, timeout=_CLOSE_SECONDS)
+            done, _ = await asyncio.wait({self._working}, timeout=CLOSE_SECONDS)
             if done:
                 self._working = self._worker = None
         await self._stop_signs()
@@ -272,7 +274,7 @@ class ProcrastinateRunEngine:
         for run in tuple(self._runs.values()):
             run.cancel(again=True)
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self.drain(0)
         except TimeoutError:
             logger.error("Runs did not end after their cancellation", extra={"runs": len(self._runs)})  # noqa: TRY400  ours
