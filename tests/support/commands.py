@@ -201,3 +201,27 @@ def texts(response: Mapping[str, Any]) -> list[tuple[str, str]]:
         for item in response["output"]
         if item["type"] == "message"
     ]
+
+
+def asked(server: Command, name: str, **options: Any) -> httpx2.Response:
+    """Ask, each time over a connection of its own, and wait for the answer."""
+    with server.client as client:
+        return client.post("/v1/responses", json={"input": name, **options})
+
+
+def streamed(server: Command, name: str, **options: Any) -> list[dict[str, Any]]:
+    """Ask for a stream; return everything in it, however it ended."""
+    raw: list[bytes] = []
+    with server.client as client:
+        try:
+            with client.stream("POST", "/v1/responses", json={"input": name, "stream": True, **options}) as stream:
+                raw.extend(stream.iter_bytes())
+        except httpx2.RemoteProtocolError:
+            # Cut: whole frames are what a client has.
+            return wire.parse_sse(b"".join(raw).rpartition(b"\n\n")[0] + b"\n\n")
+    return wire.parse_sse(b"".join(raw))
+
+
+def whole(name: str) -> tuple[str, str]:
+    """Status and text of an answer of two pieces that was finished."""
+    return "completed", f"{name} 0. {name} 1. "
