@@ -194,7 +194,7 @@ async def test_while_the_database_is_away_a_run_here_can_be_cancelled_and_no_oth
 async def test_an_engine_can_be_drained_and_closed_while_the_database_is_away(
     make: Made, shop: Workshop, postgres: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(procrastinate, "_CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(procrastinate, "CLOSE_SECONDS", 0.3)
     engine = make()
     await engine.recover()
     await engine.start("hold", KEY)
@@ -535,7 +535,7 @@ def test_an_engine_leaves_nothing_behind_and_no_signal_handlers(
 async def test_a_run_that_ignores_its_cancellation_does_not_keep_an_engine_open(
     make: Made, shop: Workshop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(procrastinate, "_CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(procrastinate, "CLOSE_SECONDS", 0.2)
     engine = make()
     await engine.recover()
     await engine.start("stubborn", KEY)
