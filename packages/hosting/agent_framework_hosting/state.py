@@ -62,6 +62,7 @@ class HostState:
     owner: str = field(default_factory=lambda: f"proc_{uuid.uuid4().hex}")
     pruner: Pruner = field(default_factory=Pruner)
     _file: DatabaseFile | None = None
+    _signs: Database | None = None
     _made: Path | None = None
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -85,6 +86,9 @@ class HostState:
             await self.run_log.start()
         if self.engine is not None:
             self._opened.push_async_callback(self.engine.close)
+        if self._signs is not None:
+            self._opened.push_async_callback(self._signs.close)
+            self._signs.open()  # contacts nobody
         if self.presence is not None:
             self._opened.push_async_callback(self.presence.stop)
             await self.presence.start()
@@ -203,11 +207,14 @@ def _sql_state(
     run_concurrency: int,
 ) -> HostState:
     from .runs.sql_log import SqlRunLog  # noqa: PLC0415  optional dependency
+    from .sql.database import Database  # noqa: PLC0415
     from .sql.presence import Presence  # noqa: PLC0415
     from .sql.space import give_back  # noqa: PLC0415
     from .stores.sql import SqlSessionStore  # noqa: PLC0415
 
-    presence = Presence(database)
+    # Not the stores' own: statements that wait for a lock must not keep the signs of life waiting, too.
+    signs = None if database.is_sqlite else Database(database.url)
+    presence = Presence(signs or database)
     run_log = SqlRunLog(database)
     state = HostState(
         kind="sqlite" if database.is_sqlite else "postgresql",
@@ -217,6 +224,7 @@ def _sql_state(
         run_log=run_log,
         owner=presence.owner,
         pruner=Pruner(afterwards=lambda: give_back(database)),
+        _signs=signs,
     )
     state.keep_pruned(run_log)
     if not database.is_sqlite:

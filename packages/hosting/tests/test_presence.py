@@ -228,6 +228,30 @@ async def test_a_watcher_that_fails_does_not_keep_others_from_looking(
     assert "LookupError" in caplog.text
 
 
+async def test_a_watcher_that_takes_long_does_not_put_off_the_signs_of_life(database: Database) -> None:
+    looks = 0
+
+    async def endless() -> None:
+        nonlocal looks
+        looks += 1
+        await asyncio.Event().wait()
+
+    presence = Presence(database, owner="me", exclusive=False, beat=0.001)
+    presence.watch(endless)
+    await presence.start()
+    async with asyncio.timeout(SECONDS):
+        while not looks:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.001)
+        await stand_still(database, "me", LEASE - 1)
+        seen_at = sa.select(processes.c.seen_at)
+        first = await database.run(lambda connection: connection.scalar(seen_at))
+        while await database.run(lambda connection: connection.scalar(seen_at)) == first:
+            pass
+    await presence.stop()
+
+    assert looks == 1
+
+
 async def test_a_lost_connection_does_not_end_the_lease(postgres: PostgresServer, postgres_url: str) -> None:
     database = Database(database_module.postgres_url(postgres_url))
     database.open()

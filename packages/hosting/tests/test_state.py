@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from agent_framework import AgentSession
@@ -19,7 +20,7 @@ from agent_framework_hosting.checkpoints import FileCheckpoints, MemoryCheckpoin
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.retention import Pruner
 from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
-from agent_framework_hosting.sql.database import Database
+from agent_framework_hosting.sql.database import POOL_SIZE, Database
 from agent_framework_hosting.state import DATABASE_VARIABLE, HostState, choose_state
 from agent_framework_hosting.stores.base import Retention, SessionKey
 from agent_framework_hosting.stores.memory import MemorySessionStore
@@ -248,6 +249,31 @@ async def test_a_url_keeps_sessions_in_postgresql_for_several_processes(postgres
 
     assert session is not None
     assert session.session_id == "shared"
+
+
+async def test_statements_that_wait_for_a_lock_do_not_keep_the_signs_of_life_waiting(postgres_url: str) -> None:
+    state = choose_state(database_url=postgres_url)
+    await state.open()
+    assert state.database is not None
+    assert state.presence is not None
+
+    def wait(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("SELECT count(*) FROM afhost_sessions")
+
+    async with (
+        asyncio.timeout(SECONDS),
+        await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as operator,
+        operator.transaction(),
+    ):
+        await operator.execute("LOCK TABLE afhost_sessions IN ACCESS EXCLUSIVE MODE")
+        waiting = [asyncio.ensure_future(state.database.run(wait)) for _ in range(POOL_SIZE + 1)]
+        waiters = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while (await (await operator.execute(waiters)).fetchone()) != (POOL_SIZE,):  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+        await state.presence.sign()
+        assert not any(waiter.done() for waiter in waiting)
+    await asyncio.gather(*waiting)
+    await state.close()
 
 
 async def test_an_environment_variable_names_the_database_of_a_host_that_names_nothing(

@@ -63,7 +63,7 @@ class Presence:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, watcher: Watcher) -> None:
-        """Have `watcher` called after every sign of life: the moment to look after the dead."""
+        """Have `watcher` called after a sign of life, the moment to look after the dead; once at a time."""
         self._watchers.append(watcher)
 
     def when_lost(self, fence: Fence) -> None:
@@ -136,21 +136,36 @@ class Presence:
 
     async def round(self) -> None:
         """Write a sign of life and call the watchers; what fails is logged, and tried again with the next round."""
+        if await self._has_signed():
+            await self._look()
+
+    async def _has_signed(self) -> bool:
         try:
             await self.sign()
         except (StoreUnavailable, DBAPIError):
             logger.warning("No sign of life could be written, it is tried again", exc_info=True)
-            return
+            return False
+        return True
+
+    async def _look(self) -> None:
         for watcher in self._watchers:
             try:
                 await watcher()
-            except Exception:  # the boundary of the task: the next sign of life must be written whatever a watcher does
+            except Exception:  # the boundary of the task: the other watchers, and the next look, must not suffer
                 logger.exception("Looking after dead processes failed, it is tried again")
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._beat)
-            await self.round()
+        # On its own: looking after many dead may take longer than the lease, and must not put off a sign of life.
+        looking: asyncio.Task[None] | None = None
+        try:
+            while True:
+                await asyncio.sleep(self._beat)
+                if await self._has_signed() and (looking is None or looking.done()):
+                    looking = asyncio.create_task(self._look(), name="look after dead processes")
+        finally:
+            if looking is not None:
+                looking.cancel()
+                await asyncio.wait({looking})
 
     def _expire(self, due: float) -> None:
         loop = asyncio.get_running_loop()
