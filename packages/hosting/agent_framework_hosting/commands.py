@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # optional dependencies
     from .sql.file import DatabaseFile
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_MOST_DIGITS: Final = 18  # of what every database takes as an integer
 _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
@@ -85,7 +86,7 @@ def age(text: str) -> float:
 
 def count(text: str) -> int:
     """Return the number that a flag says."""
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of entries")
     return int(text)
 

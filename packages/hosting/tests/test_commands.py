@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from agent_framework_hosting.commands import age, said
+from agent_framework_hosting.commands import age, count, said
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,13 @@ def test_an_age_is_a_number_and_a_unit(text: str, seconds: float) -> None:
 def test_anything_else_is_no_age(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is no age"):
         age(text)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "many", "9" * 19])
+def test_a_count_is_a_number_that_a_database_takes(text: str) -> None:
+    assert count("0") == 0
+    with pytest.raises(argparse.ArgumentTypeError, match="is no number of entries"):
+        count(text)
 
 
 @pytest.mark.parametrize(
