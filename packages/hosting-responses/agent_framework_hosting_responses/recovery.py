@@ -139,29 +139,38 @@ class Recovery:
                 ended += await _attempt(self._take_over(run, owner=owner), run.key)
             await self._conversations.release(owner)
         if self._runner is not None:
-            await self._look_after_own(self._runner)
-        if self._logs is not None and self._runner is not None:
+            await self._stop_others(self._runner)
+            await self._start_missing(self._runner)
             # Whoever has just stored the end of a run is about to tell it.
-            seconds = 0 if is_start and self._is_alone else _SILENCE
-            for key in await self._logs.silent(seconds=seconds, limit=_AT_ONCE):
-                await _attempt(self._runner.mend(key), key)
+            await self._mend(self._runner, silence=0 if is_start and self._is_alone else _SILENCE)
         return ended
 
-    async def _look_after_own(self, runner: Runner) -> None:
-        """Stop what is executed here and another's by now; start what is in this process's name and executed nowhere."""
+    async def _stop_others(self, runner: Runner) -> None:
+        """Stop what is executed here and another's by now."""
         # In this order: whatever has been begun by now is in the name of this process, until somebody takes it over.
         here = runner.begun(self._responses)
         own = await self._responses.running_of(self._owner, limit=_AT_ONCE)
         if len(own) < _AT_ONCE:  # all of them
             for attempt in here - {run.attempt for run in own}:
                 runner.lose(attempt)
+
+    async def _start_missing(self, runner: Runner) -> None:
+        """Start what is in this process's name and executed nowhere, or end it."""
         before = self._clock() - MISSING_AFTER
+        own = await self._responses.running_of(self._owner, limit=_AT_ONCE)
+        old = {run.key: run for run in own if run.created_at < before}
         for is_background in (True, False):
-            old = {run.key: run for run in own if run.is_background is is_background and run.created_at < before}
-            for key in await runner.missing(old, is_background=is_background) if old else ():
+            asked = [key for key, run in old.items() if run.is_background is is_background]
+            for key in await runner.missing(asked, is_background=is_background) if asked else ():
                 logger.warning("A run was executed nowhere", extra={"run_id": key.run_id})
                 may_restart = is_background and old[key].attempt.number < MOST_ATTEMPTS
                 await _attempt(runner.restart(key) if may_restart else self._end(key), key)
+
+    async def _mend(self, runner: Runner, *, silence: float) -> None:
+        """End the logs, silent for so many seconds, of runs that have ended without them."""
+        if self._logs is not None:
+            for key in await self._logs.silent(seconds=silence, limit=_AT_ONCE):
+                await _attempt(runner.mend(key), key)
 
     async def _take_over(self, run: OwnedRun, *, owner: str) -> None:
         if self._runner is not None and run.is_background:
