@@ -12,8 +12,7 @@ from opentelemetry import propagate
 
 from agent_framework_hosting.isolation import IsolationKeys, reset_current_isolation_keys, set_current_isolation_keys
 
-from .protocol.json import JsonObject, encode_json
-from .protocol.request import decode_body
+from .protocol.json import JsonObject, decode_json, encode_json
 
 
 class PortableRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +32,8 @@ class PortableRequest(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def decode(cls, data: bytes) -> PortableRequest:
         """Return what `encoded` has written."""
-        # The lenient decoder of requests: callers' bodies may hold halves of emoji.
-        stored = decode_body(data)
-        fields = msgspec.convert(stored, _Stored)
+        # Not the decoder of requests: this one is nested one level deeper than its body, which has been checked.
+        fields = msgspec.convert(decode_json(data), _Stored)
         return cls(body=fields.body, isolation=IsolationKeys(fields.user_key, fields.chat_key), trace=fields.trace)
 
     @property

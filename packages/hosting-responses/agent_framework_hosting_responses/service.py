@@ -6,13 +6,10 @@ partition are unknown ids. Errors are `RequestError`s: `protocol.errors.error_bo
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-
-import msgspec
 
 from agent_framework_hosting.context import ChannelContext, current_partition
 from agent_framework_hosting.errors import RunError
@@ -24,7 +21,7 @@ from .erasure import erase_session
 from .history import History
 from .protocol import errors
 from .protocol.ids import new_id
-from .protocol.json import JsonObject
+from .protocol.json import JsonObject, digest_of
 from .protocol.query import ListQuery, page
 from .protocol.request import parse_request
 from .protocol.resources import deleted_response, model_list, model_object
@@ -150,7 +147,7 @@ class ResponsesService:
         model = self._resolve_model(request.model)
         # Read once: a run hook may change what is current, but not whose response this is.
         isolation = get_current_isolation_keys() or IsolationKeys()
-        request_hash = None if idempotency_key is None else _hash(body)
+        request_hash = None if idempotency_key is None else digest_of(body)
         if idempotency_key is not None:
             named = IdempotencyKey(isolation.partition, idempotency_key)
             existing = await self._responses.get(named) or await self._unstored.get(named)
@@ -334,8 +331,3 @@ class ResponsesService:
         if record is None or not record.is_background:
             raise errors.response_not_found(response_id)
         return record, self._unstored
-
-
-def _hash(body: JsonObject) -> str:
-    """Return what tells bodies apart, whatever the order of their members."""
-    return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()

@@ -109,6 +109,16 @@ async def test_a_client_that_leaves_does_not_stop_a_run_that_another_waits_for(s
     assert events[-1].type == "response.completed"
 
 
+async def test_a_body_with_half_an_emoji_can_have_a_key() -> None:
+    body = b'{"input": "half \\ud83d"}'
+    headers = {**KEY, "content-type": "application/json"}
+    async with live.serve(host_of(ScriptedAgent(["hello"]), State("memory")).app) as served:
+        answers = [await served.http.post("/v1/responses", content=body, headers=headers) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "caf\u00e9"], ids=["empty", "long", "not-ascii"])
 async def test_a_key_that_is_none_is_refused(key: str) -> None:
     async with live.serve(host_of(ScriptedAgent(["hello"]), State("memory")).app) as served:

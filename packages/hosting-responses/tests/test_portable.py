@@ -10,6 +10,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from agent_framework_hosting import IsolationKeys, get_current_isolation_keys
 from agent_framework_hosting_responses.portable import PortableRequest, on_behalf
+from agent_framework_hosting_responses.protocol.errors import RequestError
+from agent_framework_hosting_responses.protocol.json import encode_json
+from agent_framework_hosting_responses.protocol.request import MAX_DEPTH, decode_body
 
 BODIES: list[dict[str, Any]] = [
     {"input": "hello"},
@@ -23,6 +26,17 @@ def test_a_request_comes_out_as_it_went_in(body: dict[str, Any]) -> None:
     request = PortableRequest.of(body, IsolationKeys("ada", "chat"))
 
     assert PortableRequest.decode(request.encoded) == request
+
+
+def test_a_body_that_is_nested_as_deeply_as_one_may_be_comes_out() -> None:
+    inner: Any = []
+    for _ in range(MAX_DEPTH - 2):
+        inner = [inner]
+    body = decode_body(encode_json({"input": inner}))
+
+    assert PortableRequest.decode(PortableRequest.of(body, IsolationKeys()).encoded).body == body
+    with pytest.raises(RequestError):
+        decode_body(encode_json({"input": [inner]}))
 
 
 @pytest.mark.behaviour("E5")

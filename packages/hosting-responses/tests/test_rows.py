@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
-from agent_framework_hosting_responses.protocol.json import JsonObject, encode_json
+from agent_framework_hosting_responses.protocol.json import JsonObject, decode_json, encode_json
 from agent_framework_hosting_responses.stores.base import ResponseRecord
 from agent_framework_hosting_responses.stores.rows import (
     columns_of,
     decode_items,
-    decode_json,
     decode_notes,
     encode_items,
     encode_notes,

@@ -8,7 +8,6 @@ Source: contract §3.2, §3.3; design, "Runs".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +16,7 @@ import msgspec
 
 from .errors import EncoderStateError
 from .items.unfinished import ItemEvent, UnfinishedItem
-from .json import JsonObject
+from .json import JsonObject, decode_json
 
 _ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -111,5 +110,4 @@ def _decode(data: bytes) -> _Event:
     try:
         return _decoder.decode(data)
     except msgspec.DecodeError:
-        # The halves of a character, which models do cut, are valid JSON only for the standard library.
-        return msgspec.convert(json.loads(data), _Event)
+        return msgspec.convert(decode_json(data), _Event)

@@ -5,16 +5,11 @@ Source: contract §2.1, §4.3, §4.5, §6.1, §7.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
-
-from agent_framework_hosting_responses.protocol.json import JsonObject, encode_json
+from agent_framework_hosting_responses.protocol.json import JsonObject, decode_json, encode_json
 from agent_framework_hosting_responses.protocol.request import CreateRequest
-
-_decode: Final = msgspec.json.Decoder(dict).decode
 
 _KEYS: Final = (
     "instructions",
@@ -73,11 +68,8 @@ def new_response(request: CreateRequest, *, response_id: str, created_at: int, m
 
 
 def decode_response(body: bytes) -> JsonObject:
-    """Return the Response in a stored body, lone surrogates included."""
-    try:
-        response: JsonObject = _decode(body)
-    except msgspec.DecodeError:
-        response = json.loads(body)
+    """Return the Response in a stored body."""
+    response: JsonObject = decode_json(body)
     return response
 
 

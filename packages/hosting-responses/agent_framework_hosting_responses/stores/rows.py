@@ -6,16 +6,13 @@ Text of callers and models is kept as JSON in columns of bytes: a column of text
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
-
-import msgspec
 
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
 
-from ..protocol.json import JsonObject, encode_json
+from ..protocol.json import JsonObject, decode_json, encode_json
 from .base import ResponseRecord
 
 # What the end of a body looks like when its output is kept in a column of its own. No JSON ends so.
@@ -61,14 +58,6 @@ def key_text(value: str) -> str:
     if len(value) <= _LONGEST_KEY and _is_text(value):
         return value
     return "sha256 " + hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def decode_json(data: bytes) -> Any:
-    """Return the value that `encode_json` has written, lone surrogates included."""
-    try:
-        return msgspec.json.decode(data)
-    except msgspec.DecodeError:
-        return json.loads(data)
 
 
 def encode_items(items: Sequence[JsonObject]) -> bytes:

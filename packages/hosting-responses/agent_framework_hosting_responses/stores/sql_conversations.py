@@ -16,7 +16,7 @@ from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.outdated import Outdated
 from agent_framework_hosting.stores.base import Retention, StoreStats
 
-from ..protocol.json import JsonObject, encode_json
+from ..protocol.json import JsonObject, decode_json, encode_json
 from ..protocol.query import ListQuery
 from .base import (
     ConversationHead,
@@ -28,7 +28,7 @@ from .base import (
 )
 from .context import EMPTY, Context
 from .context_cache import MAX_BYTES, SizedCache, size_of
-from .rows import decode_json, is_text, item_columns, key_text
+from .rows import is_text, item_columns, key_text
 from .sql_turns import (
     CONTENT,
     COUNT,

@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from agent_framework_hosting.runs.base import RunStatus
 
 from ..protocol.ids import new_item_id
-from ..protocol.json import JsonObject
+from ..protocol.json import JsonObject, decode_json
 from .base import ConversationKey, ConversationLocked, ResponseRecord, UnknownConversation
 from .context import EMPTY, Context
-from .rows import decode_json, decode_notes, is_text, item_columns, key_text
+from .rows import decode_notes, is_text, item_columns, key_text
 from .tables import conversation_items, conversations
 
 THIS = sa.and_(conversations.c.partition == sa.bindparam("p"), conversations.c.id == sa.bindparam("c"))
