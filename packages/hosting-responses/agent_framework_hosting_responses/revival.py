@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from agent_framework_hosting.context import ChannelContext
-from agent_framework_hosting.errors import StaleWrite
+from agent_framework_hosting.errors import StaleWrite, StoreUnavailable
 from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
 from agent_framework_hosting.targets.base import Resumable, Resumption, abandon, can_resume
@@ -19,7 +19,6 @@ from agent_framework_hosting.targets.base import Resumable, Resumption, abandon,
 from .history import History
 from .portable import PortableRequest, on_behalf
 from .protocol.epilogue import epilogue
-from .protocol.errors import RequestError
 from .protocol.ids import new_id
 from .protocol.replay import Replay, replay
 from .protocol.request import parse_request
@@ -165,7 +164,9 @@ class Revival:
                     told=told,
                     resumption=resumption,
                 )
-            except RequestError:
+            except StoreUnavailable:
+                raise
+            except Exception:  # the boundary of the run: a hook, or a session that cannot be read
                 # It was accepted once: what it continues has been deleted, or this process serves another target.
                 logger.exception("A stored request cannot be run any more", extra={"run_id": record.key.run_id})
                 return self._failed(record, told, _UNFIT)

@@ -45,9 +45,6 @@ logger = logging.getLogger(__name__)
 # An agent that never suspends would keep its readers from being served; longer than this it must not hold the loop.
 _LONGEST_HOLD = 0.001
 
-# A run that is cancelled may be begun by another process at the same moment, but not again and again.
-_MOST_TAKEOVERS = 3
-
 _OVER_TIME = "The run exceeded its time limit."
 _SHUT_DOWN = "The server was shut down before the run ended."
 
@@ -172,8 +169,9 @@ class ResponseRuns:
         """
         # Whoever executes a run of a shared engine, perhaps this process, finds it in the store. All others are here before
         # they are there, so that a request which repeats this one finds both.
+        # Never in the place of another turn: its id may be taken, which the store says.
         if not turn.engine.is_shared:
-            self._turns[turn.key] = turn
+            self._turns.setdefault(turn.key, turn)
         opening = turn.encoder.open()
         if not turn.record.is_background:  # never queued
             turn.attempt = Attempt(turn.key, turn.record.attempt)
@@ -260,7 +258,8 @@ class ResponseRuns:
             return
         # Not the store first: whoever is just about to begin the run would take it for lost, and end it as failed.
         await self._context.durable_engine.cancel(key, grace=self._cancel_grace)
-        for _ in range(_MOST_TAKEOVERS):
+        # It may be begun by another process at the same moment, but not again and again.
+        for pause in (0.1, 0.2, 0.4, 0.8, 1.6):
             with contextlib.suppress(StaleWrite, LeaseLost):  # begun by somebody else meanwhile
                 turn = await self._revival.ended(key)
                 if turn is None or turn.attempt is None:
@@ -269,6 +268,8 @@ class ResponseRuns:
                 async with turn.ending:
                     await self._write_end(turn, turn.attempt)
                 return
+            # Of several who cancel, whoever began last can end the run, if the others leave it the time.
+            await asyncio.sleep(pause)
 
     async def settle(self, key: RunKey) -> None:
         """Wait until an end that is stored already has been told, if this process has the run."""

@@ -127,7 +127,8 @@ class TurnBuilder:
             encoder=encoder,
             store=self._stores.pick(request, is_known_early=self._has_own_ids or idempotency_key is not None),
             log=self._log_for(request, idempotency_key),
-            engine=self._context.durable_engine if request.background and request.store else self._context.engine,
+            # What no other process can run must not be given to one.
+            engine=self._context.engine if record.request is None else self._context.durable_engine,
             context=continuation.context,
             session=continuation.session,
             session_key=continuation.session_key,

@@ -18,7 +18,7 @@ from agent_framework import AgentResponseUpdate, Content
 
 from agent_framework_hosting import AgentFrameworkHost, ChannelRequest, ChannelSession
 from agent_framework_hosting.context import ChannelContext
-from agent_framework_hosting.errors import ConfigurationError, StoreUnavailable
+from agent_framework_hosting.errors import AlreadyExists, ConfigurationError, StoreUnavailable
 from agent_framework_hosting.runs.base import Attempt, LogEntry, Participant, RunKey
 from agent_framework_hosting.runs.memory import MemoryRunEngine, MemoryRunLog
 from agent_framework_hosting.sessions import Sessions
@@ -435,6 +435,22 @@ async def test_whoever_meets_whom_a_run_has_one_end_and_everybody_is_told_the_sa
         assert log._closed.get(started.record.key) is None
     else:
         assert json.loads(await service.retrieve(started.record.key.run_id))["status"] == final
+
+
+@pytest.mark.behaviour("D7")
+async def test_a_request_with_the_id_of_a_running_response_does_not_take_its_run_away() -> None:
+    gate = Gate()
+    agent = ScriptedAgent([gate, "x"])
+    service = ResponsesService(context_of(agent), response_id_factory=lambda: "resp_same")
+    running = await service.create({"input": "q", "stream": True})
+    await asyncio.wait_for(gate.reached.wait(), SECONDS)
+
+    with pytest.raises(AlreadyExists):
+        await service.create({"input": "q", "stream": True})
+
+    await asyncio.wait_for(service.leave(running), SECONDS)
+    assert agent.runs[0].is_cancelled
+    assert running.status == "cancelled"
 
 
 async def read(service: ResponsesService, started: Started) -> list[dict[str, Any]]:

@@ -311,6 +311,23 @@ async def test_a_stored_request_that_fits_no_more_fails(durable_state: State) ->
     assert stored.status == "failed"
 
 
+@pytest.mark.behaviour("D6")
+async def test_a_run_hook_that_works_only_in_a_request_fails_the_run_that_is_taken_over(durable_state: State) -> None:
+    def hook(request: Any, **_: Any) -> Any:
+        raise LookupError("secret")
+
+    dead = Dead()
+    await dead.leave(durable_state, is_begun=False)
+
+    host = AgentFrameworkHost(ScriptedAgent(["x"]), channels=[ResponsesChannel(run_hook=hook)], **durable_state.options)
+    async with live.serve(host.app) as served:
+        events = await followed(served, dead.id)
+
+    check(events)
+    assert events[-1].type == "response.failed"
+    assert "secret" not in events[-1].to_json()
+
+
 @pytest.mark.behaviour("D4")
 async def test_a_run_that_another_process_has_can_be_cancelled(durable_state: State) -> None:
     dead = Dead()

@@ -12,7 +12,7 @@ import pytest
 
 from agent_framework_hosting import AgentFrameworkHost, ConfigurationError, get_current_isolation_keys
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent
-from agent_framework_hosting_responses import ResponsesChannel
+from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 
 SECONDS = 60.0
 
@@ -80,6 +80,32 @@ async def test_a_run_is_cancelled_wherever_it_is_executed(postgres_url: str) -> 
     assert cancelled.status == "cancelled"
     assert agent.runs[0].is_cancelled
     assert [event.type for event in events].count("response.failed") == 1
+
+
+@pytest.mark.behaviour("D4")
+async def test_whoever_cancels_a_run_at_the_same_time_it_is_cancelled_for_all(postgres_url: str) -> None:
+    idle = [host_of(ScriptedAgent(["never"]), postgres_url, run_concurrency=0) for _ in range(2)]
+    async with live.serve(idle[0].app) as one, live.serve(idle[1].app) as other:
+        queued = await one.client.responses.create(model="a", input="q", background=True)
+        cancels = [served.client.responses.cancel(queued.id) for served in (one, other, one, other)]
+        cancelled = await asyncio.wait_for(asyncio.gather(*cancels), SECONDS)
+
+    assert [response.status for response in cancelled] == ["cancelled"] * 4
+
+
+async def test_a_request_that_must_not_be_stored_is_run_where_it_was_accepted(postgres_url: str) -> None:
+    agent = ScriptedAgent(["here"])
+    channel = ResponsesChannel(settings=ResponsesSettings(hosted_tools="pass"))
+    host = AgentFrameworkHost(agent, channels=[channel], database_url=postgres_url)
+    async with live.serve(host.app) as served, asyncio.timeout(SECONDS):
+        tools: list[Any] = [{"type": "web_search"}]
+        stream: Any = await served.client.responses.create(
+            model="a", input="q", background=True, stream=True, tools=tools
+        )
+        events = [event async for event in stream]
+
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == "here"
 
 
 async def test_a_host_without_work_to_share_is_no_worker(postgres_url: str) -> None:
