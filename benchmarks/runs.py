@@ -73,7 +73,7 @@ class Amount:
 
 
 _FULL = Amount(
-    rounds=12,
+    rounds=10,
     runs=128,
     accepted=24,
     cost_rounds=4,
