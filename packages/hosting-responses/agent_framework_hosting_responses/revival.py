@@ -22,9 +22,9 @@ from .protocol.epilogue import epilogue
 from .protocol.ids import new_id
 from .protocol.replay import Replay, replay
 from .protocol.request import parse_request
-from .runs import Turn
 from .settings import ResponsesSettings
 from .stores.base import ResponseRecord, ResponseStore
+from .turn import Turn
 from .turns import TurnBuilder
 
 logger = logging.getLogger(__name__)

@@ -13,32 +13,29 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from agent_framework import AgentResponse, AgentSession
+from agent_framework import AgentResponse
 from msgspec import to_builtins
 from msgspec.structs import replace
 
 from agent_framework_hosting.context import ChannelContext, HostedStream
-from agent_framework_hosting.errors import LeaseLost, StaleWrite
+from agent_framework_hosting.errors import LeaseLost, StaleWrite, StoreUnavailable
 from agent_framework_hosting.hooks import (
     ChannelResponseHook,
     ChannelStreamUpdateHook,
     apply_response_hook,
 )
-from agent_framework_hosting.isolation import IsolationKeys
-from agent_framework_hosting.runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog, RunStatus
-from agent_framework_hosting.stores.base import SessionKey
-from agent_framework_hosting.targets.base import HostedRun, Resumption, abandon
-from agent_framework_hosting.types import ChannelRequest, HostedRunResult
+from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey, RunStatus
+from agent_framework_hosting.targets.base import HostedRun, abandon
+from agent_framework_hosting.types import HostedRunResult
 
 from .portable import on_behalf
-from .protocol.encoder import ResponseEncoder
 from .protocol.json import JsonObject
 from .stores.base import ResponseRecord, ResponseStore
-from .stores.context import EMPTY, Context, response_session_key
+from .stores.context import response_session_key
+from .turn import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -47,51 +44,6 @@ _LONGEST_HOLD = 0.001
 
 _OVER_TIME = "The run exceeded its time limit."
 _SHUT_DOWN = "The server was shut down before the run ended."
-
-
-@dataclass(slots=True, kw_only=True)
-class Turn:
-    """One response while it runs in this process.
-
-    `session` is a private copy of the one stored as `session_key`. `waiting` counts the requests that wait for the answer.
-    `trace` is the caller's, if the run was accepted by another process. `opened` is set when the log has its first events,
-    or never will. `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt
-    or writes the end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
-    """
-
-    record: ResponseRecord
-    request: ChannelRequest
-    isolation: IsolationKeys
-    encoder: ResponseEncoder
-    store: ResponseStore
-    log: RunLog
-    engine: RunEngine
-    context: Context = EMPTY
-    session: AgentSession | None = None
-    session_key: SessionKey | None = None
-    attempt: Attempt | None = None
-    resumption: Resumption | None = None
-    waiting: int = 1
-    trace: Mapping[str, str] = field(default_factory=dict)
-    has_session: bool = field(default=False, init=False)
-    is_given_up: bool = field(default=False, init=False)
-    is_handed_back: bool = field(default=False, init=False)
-    is_lost: bool = field(default=False, init=False)
-    task: asyncio.Task[Any] | None = field(default=None, init=False)
-    is_told: bool = field(default=False, init=False)
-    untold: list[LogEntry] = field(default_factory=list, init=False)
-    opened: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    ending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
-
-    @property
-    def key(self) -> RunKey:
-        """Whose response it is, and which."""
-        return self.record.key
-
-    @property
-    def is_observed(self) -> bool:
-        """Whether events of the run can be read while it runs."""
-        return self.record.is_streamed or self.record.is_background
 
 
 class Reviver(Protocol):
@@ -179,6 +131,9 @@ class ResponseRuns:
         participants = turn.log.opening(turn.key, opening), turn.engine.starting(self._operation, turn.key)
         try:
             existing = await turn.store.create(turn.record, turn.context, participants)
+        except (asyncio.CancelledError, StoreUnavailable):
+            await _uninterrupted(self._take_back(turn))
+            raise
         except BaseException:
             self._leave_out(turn)
             raise
@@ -199,6 +154,21 @@ class ResponseRuns:
             raise
         turn.opened.set()
         return None
+
+    async def _take_back(self, turn: Turn) -> None:
+        """Erase what may be stored of a turn all the same: nobody would execute it. What a shared engine has, it executes."""
+        try:
+            if self._turns.get(turn.key) is not turn:
+                return
+            record = await turn.store.get(turn.key)
+            # The id may have been taken, by what has ended or runs in another process.
+            if record is not None and not record.status.is_terminal and record.owner == turn.record.owner:
+                await turn.log.drop(turn.key)
+                await turn.store.delete(turn.key)
+        except StoreUnavailable:
+            logger.exception("What is stored of a refused request was left", extra={"run_id": turn.key.run_id})
+        finally:
+            self._leave_out(turn)
 
     def _leave_out(self, turn: Turn) -> None:
         if self._turns.get(turn.key) is turn:

@@ -26,7 +26,7 @@ from .protocol.query import ListQuery, page
 from .protocol.request import parse_request
 from .protocol.resources import deleted_response, model_list, model_object
 from .revival import Revival
-from .runs import ResponseRuns, Turn
+from .runs import ResponseRuns
 from .settings import ResponseIdFactory, ResponsesSettings
 from .state import ResponsesState, state_of
 from .stores.base import (
@@ -37,6 +37,7 @@ from .stores.base import (
     UnknownConversation,
 )
 from .stores.memory import MemoryResponseStore
+from .turn import Turn
 from .turns import RESPONSE_ID, TurnBuilder, TurnStores
 
 # Seconds for which a background response that was not to be stored can be polled after its end (contract §1.2).

@@ -31,9 +31,9 @@ from .protocol.options import allowed_tool_names, chat_options
 from .protocol.replay import Replay
 from .protocol.request import CreateRequest
 from .protocol.resources import decode_response, new_response
-from .runs import Turn
 from .settings import ResponseIdFactory, ResponsesSettings
 from .stores.base import ResponseRecord, ResponseStore
+from .turn import Turn
 
 RESPONSE_ID = re.compile(r"[A-Za-z0-9_-]{1,256}\Z")
 

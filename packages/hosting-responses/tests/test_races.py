@@ -437,6 +437,33 @@ async def test_whoever_meets_whom_a_run_has_one_end_and_everybody_is_told_the_sa
         assert json.loads(await service.retrieve(started.record.key.run_id))["status"] == final
 
 
+class LateStore(MemoryResponseStore):
+    """A store that has stored a response for a while when it says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_stored = asyncio.Event()
+
+    async def create(self, *args: Any) -> ResponseRecord | None:
+        known = await super().create(*args)
+        self.has_stored.set()
+        await asyncio.Event().wait()
+        return known
+
+
+async def test_a_request_that_is_cancelled_while_it_is_stored_leaves_nothing_behind() -> None:
+    store = LateStore()
+    service = ResponsesService(context_of(ScriptedAgent(["x"])), state=state_with(store))
+    request = asyncio.create_task(service.create({"input": "q", "stream": True}))
+    await asyncio.wait_for(store.has_stored.wait(), SECONDS)
+
+    request.cancel()
+    await asyncio.wait_for(asyncio.wait({request}), SECONDS)
+
+    assert request.cancelled()
+    assert len(store) == 0
+
+
 @pytest.mark.behaviour("D7")
 async def test_a_request_with_the_id_of_a_running_response_does_not_take_its_run_away() -> None:
     gate = Gate()

@@ -1,0 +1,65 @@
+"""One response while it runs in this process: what its run, its callers and its canceller share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent_framework import AgentSession
+
+from agent_framework_hosting.isolation import IsolationKeys
+from agent_framework_hosting.runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog
+from agent_framework_hosting.stores.base import SessionKey
+from agent_framework_hosting.targets.base import Resumption
+from agent_framework_hosting.types import ChannelRequest
+
+from .protocol.encoder import ResponseEncoder
+from .stores.base import ResponseRecord, ResponseStore
+from .stores.context import EMPTY, Context
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """One response while it runs in this process.
+
+    `session` is a private copy of the one stored as `session_key`. `waiting` counts the requests that wait for the answer.
+    `trace` is the caller's, if the run was accepted by another process. `opened` is set when the log has its first events,
+    or never will. `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt
+    or writes the end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
+    """
+
+    record: ResponseRecord
+    request: ChannelRequest
+    isolation: IsolationKeys
+    encoder: ResponseEncoder
+    store: ResponseStore
+    log: RunLog
+    engine: RunEngine
+    context: Context = EMPTY
+    session: AgentSession | None = None
+    session_key: SessionKey | None = None
+    attempt: Attempt | None = None
+    resumption: Resumption | None = None
+    waiting: int = 1
+    trace: Mapping[str, str] = field(default_factory=dict)
+    has_session: bool = field(default=False, init=False)
+    is_given_up: bool = field(default=False, init=False)
+    is_handed_back: bool = field(default=False, init=False)
+    is_lost: bool = field(default=False, init=False)
+    task: asyncio.Task[Any] | None = field(default=None, init=False)
+    is_told: bool = field(default=False, init=False)
+    untold: list[LogEntry] = field(default_factory=list, init=False)
+    opened: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    ending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+
+    @property
+    def key(self) -> RunKey:
+        """Whose response it is, and which."""
+        return self.record.key
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether events of the run can be read while it runs."""
+        return self.record.is_streamed or self.record.is_background
