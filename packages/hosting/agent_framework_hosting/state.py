@@ -213,7 +213,7 @@ def _sql_state(
     from .stores.sql import SqlSessionStore  # noqa: PLC0415
 
     # Not the stores' own: statements that wait for a lock must not keep the signs of life waiting, too.
-    signs = None if database.is_sqlite else Database(database.url)
+    signs = None if database.is_sqlite else Database(database.url, connections=2)
     presence = Presence(signs or database)
     run_log = SqlRunLog(database)
     state = HostState(

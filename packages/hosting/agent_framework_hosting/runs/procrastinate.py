@@ -48,6 +48,9 @@ STALLED_AFTER: Final = 10.0
 KEEP_HOURS: Final = 24
 """Hours for which a job that could not be executed is kept, for an operator to see."""
 
+CONNECTIONS: Final = 4
+"""Connections of the queue's own, beside one that listens."""
+
 MOST_FAILURES: Final = 5
 """How often a run whose handler raised is delivered again. The waiting doubles, from one second."""
 
@@ -154,7 +157,7 @@ class ProcrastinateRunEngine:
         self._beat = beat
         self._stalled_after = stalled_after
         # Not the stores' own: signs of life must not queue behind their transactions.
-        self._database = Database(url)
+        self._database = Database(url, connections=CONNECTIONS)
         self._database.open()  # contacts nobody
         self._connector = QueueConnector(self._database)
         self._app = self._new_app()

@@ -33,7 +33,7 @@ It neither commits nor rolls back. What it wants to survive inside the transacti
 """
 
 POOL_SIZE: Final = 10
-"""Connections to PostgreSQL that one process uses at once."""
+"""Connections to PostgreSQL that the stores of one process use at once."""
 
 _MOST_SHARED: Final = 64
 _BUSY_SECONDS: Final = 10.0
@@ -61,11 +61,12 @@ class Database:
     """A SQL database. Open it with `open`, close it with `close`; in between `run` and nothing else.
 
     `url` is a SQLAlchemy URL, made by `sqlite_url` or `postgres_url`. May be opened again once it is closed, and used by
-    several event loops.
+    several event loops. `connections` is how many transactions PostgreSQL executes at once; the others wait here.
     """
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, *, connections: int = POOL_SIZE) -> None:
         self.url = url
+        self._connections = connections
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._engine: sa.Engine | None = None
         self._worker: _Worker | _Pool | None = None
@@ -93,8 +94,8 @@ class Database:
                 engine.dispose()
                 raise ConfigurationError(f"{self.url.database} cannot be opened as a SQLite database.") from error
         else:
-            engine = _postgres_engine(self.url)
-            self._worker = _Pool(engine)
+            engine = _postgres_engine(self.url, connections=self._connections)
+            self._worker = _Pool(engine, threads=self._connections)
         self._engine = engine
 
     async def run(self, work: Work[ResultT], *, erases: bool = False) -> ResultT:
@@ -204,11 +205,11 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _postgres_engine(url: sa.URL) -> sa.Engine:
+def _postgres_engine(url: sa.URL, *, connections: int) -> sa.Engine:
     # No ping before each transaction: one whose connection turns out to be lost is repeated.
     engine = sa.create_engine(
         url,
-        pool_size=POOL_SIZE,
+        pool_size=connections,
         max_overflow=0,
         hide_parameters=True,
         connect_args=_postgres_bounds(url),
@@ -460,9 +461,9 @@ def _vacuum(connection: sa.Connection) -> None:
 class _Pool:
     """Threads with a PostgreSQL connection each."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, *, threads: int) -> None:
         self._engine = engine
-        self._threads = ThreadPoolExecutor(max_workers=POOL_SIZE, thread_name_prefix="afhost-postgres")
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="afhost-postgres")
 
     def put(self, job: _Job[Any]) -> None:
         try:
