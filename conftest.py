@@ -65,6 +65,13 @@ def postgres_url(postgres: PostgresServer) -> Generator[str, None, None]:
     postgres.drop(url)
 
 
+@pytest.fixture
+def poor_url(postgres: PostgresServer, postgres_url: str) -> Generator[str, None, None]:
+    """The URL of the same database for a role without rights, whose password is SECRET."""
+    with postgres.reader(postgres_url) as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> sa.URL:
     """The URL, for `Database`, of a fresh, migrated database of each kind."""

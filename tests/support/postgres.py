@@ -62,6 +62,22 @@ class PostgresServer:
         for name in tuple(self._names):
             self.drop(self._url(name))
 
+    @contextmanager
+    def reader(self, url: str) -> Generator[str, None, None]:
+        """Make a role that may read which version the schema has, and nothing else; yield the URL for it."""
+        role = f"reader_{uuid.uuid4().hex}"
+        name = sql.Identifier(role)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'SECRET'").format(name))
+            for part in schema.installed_parts():
+                table = sql.Identifier(part.version_table)
+                connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(table, name))
+            try:
+                yield sa.make_url(url).set(username=role, password="SECRET").render_as_string(hide_password=False)
+            finally:
+                connection.execute(sql.SQL("DROP OWNED BY {}").format(name))
+                connection.execute(sql.SQL("DROP ROLE {}").format(name))
+
     def disconnect(self, url: str) -> int:
         """Cut every connection to a database, as a restart of the server does; return how many there were."""
         cut = self._execute(

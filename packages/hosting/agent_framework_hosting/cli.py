@@ -126,6 +126,8 @@ def _serve(options: argparse.Namespace) -> None:
 
     show_logs(options.log_level)
     if options.reload:
+        if options.notice is not None:
+            raise ConfigurationError("--reload is for development, and stops without a notice: leave --notice out.")
         load(options.reference)  # a mistake in the command line is reported here, once, not by each child
         os.environ[RELOAD_VARIABLE] = json.dumps([options.reference, options.path, options.grace])
         server.run_reloading(

@@ -8,10 +8,9 @@ import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .directories import SESSIONS
+from .directories import SESSIONS, read_directory
 from .errors import ConfigurationError, HostingError
 from .state import DATABASE_VARIABLE, postgres_database, sqlite_database
 
@@ -42,14 +41,18 @@ def opened(options: argparse.Namespace, *, exclusive: bool = False) -> Generator
     """Open the database that the options name; `exclusive` keeps hosts away from a SQLite file meanwhile.
 
     Raises:
-        ConfigurationError: they name none, or one that cannot be used.
+        ConfigurationError: they name none, or one that cannot be used, also while it is open.
+        StoreUnavailable: it cannot be reached.
     """
     database, file = _find(options)
+    from .sql import prepare  # noqa: PLC0415  optional dependency, which is there by now
+
     if file is not None and exclusive:
         file.acquire()
     try:
-        database.open()
-        yield database
+        with prepare.clear_errors(database.url):
+            database.open()
+            yield database
     finally:
         database.close_now()
         if file is not None:
@@ -62,7 +65,7 @@ def _find(options: argparse.Namespace) -> tuple[Database, DatabaseFile | None]:
         if not url:
             raise ConfigurationError(f"Name the database: --state-dir, --database-url or {DATABASE_VARIABLE}.")
         return postgres_database(url), None
-    root = Path(options.state_dir)
+    root = read_directory("--state-dir", options.state_dir)
     for directory in (root / SESSIONS, root):
         database, file = sqlite_database(directory)
         try:
@@ -72,7 +75,7 @@ def _find(options: argparse.Namespace) -> tuple[Database, DatabaseFile | None]:
         if is_there:
             return database, file
     raise ConfigurationError(
-        f"There is no database in {root}: a host makes it there when it starts for the first time."
+        f"There is no database in {options.state_dir}: a host makes it there when it starts for the first time."
     )
 
 

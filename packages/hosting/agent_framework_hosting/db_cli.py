@@ -55,10 +55,9 @@ def _upgrade(options: argparse.Namespace) -> None:
     with opened(options, exclusive=True) as database:
         from .sql import prepare, schema  # noqa: PLC0415  optional dependency
 
-        with prepare.clear_errors(database.url):
-            before = _revisions(database)
-            prepare.upgrade(database, schema.installed_parts())
-            after = _revisions(database)
+        before = _revisions(database)
+        prepare.upgrade(database, schema.installed_parts())
+        after = _revisions(database)
     for name, revision in after.items():
         was = before[name]
         say(f"{name:<12} {revision}" if was == revision else f"{name:<12} {was or 'nothing'} -> {revision}")
@@ -105,7 +104,7 @@ def _copy(options: argparse.Namespace) -> None:
         parts = schema.installed_parts()
         prepare.check(source, parts)
         prepare.check(target, parts)
-        with prepare.clear_errors(target.url), source.engine.connect() as rows, target.engine.begin() as into:
+        with source.engine.connect() as rows, target.engine.begin() as into:
             copied = copy_rows(rows, into, parts)
     for table, rows_of_table in copied.items():
         say(f"{table:<28} {rows_of_table}")

@@ -37,13 +37,33 @@ def read_directories(state_dir: PathName | HostStatePaths | None) -> StateDirect
     if state_dir is None:
         return StateDirectories()
     if isinstance(state_dir, (str, os.PathLike)):
-        root = _directory("state_dir", state_dir)
+        root = read_directory("state_dir", state_dir)
         return StateDirectories(sessions=root / SESSIONS, checkpoints=root / CHECKPOINTS)
     if not isinstance(state_dir, Mapping):
         raise ConfigurationError(f"state_dir is a {type(state_dir).__name__}: pass a path, or a mapping of paths.")
     if unknown := sorted(map(str, state_dir.keys() - _KEYS)):
         raise ConfigurationError(f"state_dir has the key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}.")
-    return StateDirectories(**{name: _directory(f"state_dir[{name!r}]", path) for name, path in state_dir.items()})
+    return StateDirectories(**{name: read_directory(f"state_dir[{name!r}]", path) for name, path in state_dir.items()})
+
+
+def read_directory(option: str, path: object) -> Path:
+    """Return the directory that an option names, absolute; it is not made.
+
+    Raises:
+        ConfigurationError: it is no path, or leads to a file.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise ConfigurationError(f"{option} must be the path of a directory.")
+    try:
+        # Absolute: a later chdir must not move the state.
+        directory = Path(path).expanduser().absolute()
+        is_file = directory.exists() and not directory.is_dir()
+    except (OSError, RuntimeError) as error:  # the latter for the home of nobody
+        said = error.strerror if isinstance(error, OSError) else None
+        raise ConfigurationError(f"{option} cannot be used: {said or error}.") from error
+    if is_file:
+        raise ConfigurationError(f"{option} is the file {directory}: it must be a directory, or not exist yet.")
+    return directory
 
 
 def make_directory(path: Path) -> None:
@@ -57,18 +77,3 @@ def make_directory(path: Path) -> None:
     if path.parent != path:
         make_directory(path.parent)
     path.mkdir(mode=_OWNER_ONLY, exist_ok=True)
-
-
-def _directory(option: str, path: object) -> Path:
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        raise ConfigurationError(f"{option} must be the path of a directory.")
-    try:
-        # Absolute: a later chdir must not move the state.
-        directory = Path(path).expanduser().absolute()
-        is_file = directory.exists() and not directory.is_dir()
-    except (OSError, RuntimeError) as error:  # the latter for the home of nobody
-        said = error.strerror if isinstance(error, OSError) else None
-        raise ConfigurationError(f"{option} cannot be used: {said or error}.") from error
-    if is_file:
-        raise ConfigurationError(f"{option} is the file {directory}: it must be a directory, or not exist yet.")
-    return directory

@@ -158,7 +158,9 @@ class AgentFrameworkHost:
         `port` 0 takes a free one. `options` are uvicorn's (`log_level`, `ssl_certfile`, `root_path`, …).
 
         Raises:
-            ConfigurationError: the extra `[serve]` is not installed, `workers` is not 1, or an option is unknown.
+            ConfigurationError: the extra `[serve]` is not installed, `workers` is not 1, an option is unknown, the
+                state cannot be used, or the address cannot be bound.
+            StoreUnavailable: the database cannot be reached.
         """
         from .serve import run  # noqa: PLC0415  the ASGI server is an optional dependency
 

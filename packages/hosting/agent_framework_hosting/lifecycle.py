@@ -89,7 +89,7 @@ class Lifecycle:
         """
         if self._preparation is not None and not self._is_prepared:
             await resolve(self._preparation())
-            self._is_prepared = True
+        self._is_prepared = True
 
     async def start(self) -> None:
         """Run every start-up callback and recover runs; the host is ready when this returns.
@@ -133,7 +133,8 @@ class Lifecycle:
         self.begin_stop()
         if self._is_drained:
             return
-        logger.info("The host is stopping", extra={"grace": self.grace})
+        if self._is_prepared and self.phase is not Phase.NEW:  # otherwise it has not begun
+            logger.info("The host is stopping", extra={"grace": self.grace})
         drain = asyncio.create_task(self._drain(self.grace))
         hurry = asyncio.create_task((hurried or asyncio.Event()).wait())
         try:
@@ -173,8 +174,8 @@ class Lifecycle:
             raise self._stop_errors[0]
 
     async def _stop(self) -> None:
-        self.phase = Phase.STOPPING
         await self.drain()
+        self.phase = Phase.STOPPING  # of a start that failed, too
         for callback in reversed(self._on_shutdown):
             await _attempt(callback, self._stop_errors)
         self._is_prepared = False

@@ -122,20 +122,26 @@ def tune_collector() -> None:
 
 
 async def serve(app: HostApp, config: uvicorn.Config) -> None:
-    """Serve until a signal arrives, in the running event loop."""
+    """Serve until a signal arrives, in the running event loop.
+
+    Raises:
+        ConfigurationError: the state cannot be used, or the address cannot be bound.
+        StoreUnavailable: the database cannot be reached.
+    """
     tune_collector()
-    # Bound here, not by uvicorn, so that port 0 is known when the host logs that it has started.
-    sockets = [config.bind_socket()]
-    if sockets[0].family in {socket.AF_INET, socket.AF_INET6}:
-        # asyncio does so only for sockets it has opened itself; without, small answers wait for an acknowledgement.
-        sockets[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        app.announcement["bind"] = _address(sockets[0])
-        # Here, so that what cannot be opened is an error for the caller, and not a traceback in the server's log.
+        # Here, so that what cannot be opened is an error for the caller, and not a traceback in the server's log. And
+        # first: the server says that it is running as soon as it has bound the address.
         await app.lifecycle.prepare()
-        await DrainingServer(config, app.lifecycle).serve(sockets)
+        bound = _bind(config)
+    except BaseException:
+        await app.lifecycle.stop()
+        raise
+    try:
+        app.announcement["bind"] = _address(bound)
+        await DrainingServer(config, app.lifecycle).serve([bound])
     finally:
-        sockets[0].close()
+        bound.close()
 
 
 def new_runner(loop: str = "auto") -> AbstractContextManager[asyncio.Runner]:
@@ -166,6 +172,21 @@ def run_reloading(factory: str, host: str, port: int, *, log_level: str) -> None
         log_level=log_level,
         timeout_graceful_shutdown=1,
     )
+
+
+def _bind(config: uvicorn.Config) -> socket.socket:
+    # Bound here, not while the server starts, so that port 0 is known when the host logs that it has started.
+    try:
+        bound = config.bind_socket()
+    except SystemExit as ended:  # the server has logged why, and wants the process to end with a code of its own
+        reason = ended.__context__
+        said = reason.strerror if isinstance(reason, OSError) else None
+        where = config.uds or f"{config.host}:{config.port}"
+        raise ConfigurationError(f"The address {where} cannot be bound: {said or reason}.") from reason
+    if bound.family in {socket.AF_INET, socket.AF_INET6}:
+        # asyncio does so only for sockets it has opened itself; without, small answers wait for an acknowledgement.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 def _check_port(port: int) -> None:

@@ -77,6 +77,8 @@ class HostState:
             await asyncio.to_thread(_make, self._made)
         if self.database is None:
             return
+        from .sql import prepare  # noqa: PLC0415  optional dependency
+
         # A cancelled start must not leave a thread behind that still opens what is being closed.
         opening = asyncio.ensure_future(asyncio.to_thread(self._open_database, self.database))
         self._opened.push_async_callback(self._close_database, self.database, opening)
@@ -91,7 +93,9 @@ class HostState:
             self._signs.open()  # contacts nobody
         if self.presence is not None:
             self._opened.push_async_callback(self.presence.stop)
-            await self.presence.start()
+            # The first that is written: it tells whether the rights are there.
+            with prepare.clear_errors(self.database.url):
+                await self.presence.start()
 
     async def close(self) -> None:
         """Let go of everything that was opened; does nothing if nothing was."""

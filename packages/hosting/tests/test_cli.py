@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from agent_framework_hosting.cli import main
+from agent_framework_hosting.state import DATABASE_VARIABLE
 
 APP = """
 from agent_framework import Executor, WorkflowBuilder, WorkflowContext, handler
@@ -316,3 +317,56 @@ def test_reload_reports_a_mistake_before_it_starts(capsys: pytest.CaptureFixture
 
     assert code == 2
     assert "There is no module 'nowhere'" in capsys.readouterr().err
+
+
+def test_a_notice_is_refused_where_it_would_not_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["serve", "cli_app:agent", "--reload", "--notice", "5"])
+
+    assert code == 2
+    assert "leave --notice out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["nosuch.invalid", "192.0.2.1"])
+def test_an_address_that_cannot_be_bound_ends_with_code_2(
+    host: str, project: Path, processes: list[subprocess.Popen[str]]
+) -> None:
+    process = start(project, processes, "cli_app:agent", "--host", host)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 2
+    assert re.fullmatch(rf"afhost: The address {host}:8000 cannot be bound: .+\.", said.splitlines()[-1])
+    assert "Traceback" not in said
+
+
+def said_by(project: Path, *arguments: str, database: str) -> tuple[int, str]:
+    """Run a command to its end; return its code, and what it writes to either stream."""
+    environment = {"PYTHONPATH": str(project), "PATH": "/usr/bin:/bin", DATABASE_VARIABLE: database}
+    ended = subprocess.run(
+        [sys.executable, "-m", "agent_framework_hosting.cli", *arguments],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["worker"]])
+def test_a_database_that_is_away_is_all_that_is_said(command: list[str], project: Path) -> None:
+    url = "postgresql://u:SECRET@127.0.0.1:1/app"
+
+    code, said = said_by(project, *command, "cli_app:agent", database=url)
+
+    assert code == 2
+    assert re.fullmatch(r"afhost: The database 'app' at 127\.0\.0\.1:1 cannot be reached: .+\n", said)
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["worker"]])
+def test_rights_that_are_missing_are_all_that_is_said(command: list[str], project: Path, poor_url: str) -> None:
+    code, said = said_by(project, *command, "cli_app:agent", database=poor_url)
+
+    assert code == 2
+    assert re.fullmatch(r"afhost: The database .+ cannot be used: permission denied for .+\.\n", said)
+    assert "SECRET" not in said

@@ -310,6 +310,41 @@ def test_a_database_that_cannot_be_used_is_named_in_one_line(
     assert not list(empty.iterdir())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["db", "prune", "--max-entries", "1"],
+        ["db", "stats"],
+        ["runs", "list"],
+        ["runs", "show", "resp_1"],
+        ["runs", "cancel", "resp_1"],
+        ["runs", "retry", "resp_1"],
+    ],
+)
+def test_rights_that_are_missing_are_named_in_one_line(
+    command: list[str], poor_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main([*command, "--database-url", poor_url])
+
+    written = capsys.readouterr()
+    assert code == 2
+    assert "cannot be used: permission denied for" in written.err
+    assert written.err.count("\n") == 1
+    assert "SECRET" not in written.err
+
+
+@pytest.mark.parametrize("flags", [["db", "stats"], ["runs", "list"]])
+def test_a_directory_may_be_named_from_the_home(
+    flags: list[str], sqlite: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = Path(sqlite[1])
+    monkeypatch.setenv("HOME", str(directory.parent))
+
+    code = main([*flags, f"--state-dir=~/{directory.name}"])
+
+    assert code == 0, capsys.readouterr().err
+
+
 def test_a_file_that_is_no_database_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "host.db").write_text("Once upon a time there was a file that was no database. " * 100)
 

@@ -1,5 +1,6 @@
 """The SQLite file of a host and its lock."""
 
+import errno
 import stat
 import subprocess
 import sys
@@ -80,3 +81,14 @@ def test_what_is_given_back_twice_is_free_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         file.acquire()
     other.release()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock")
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int, _how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+    with pytest.raises(ConfigurationError, match=r"host\.db is on a file system that cannot lock files"):
+        DatabaseFile(tmp_path).acquire()

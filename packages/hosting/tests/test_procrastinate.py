@@ -545,10 +545,34 @@ async def test_a_run_that_ignores_its_cancellation_does_not_keep_an_engine_open(
         await engine.close()
 
     assert "Runs did not end after their cancellation" in caplog.text
-    working = engine._working
-    assert working is not None
     shop.finish.set()
-    await asyncio.wait({working}, timeout=PATIENCE)
+    _, pending = await asyncio.wait(_workers(), timeout=PATIENCE)
+    assert not pending
+
+
+async def test_after_such_a_run_an_engine_works_again(
+    make: Made, shop: Workshop, monkeypatch: pytest.MonkeyPatch, table: Table
+) -> None:
+    monkeypatch.setattr(procrastinate, "CLOSE_SECONDS", 0.2)
+    engine = make()
+    await engine.recover()
+    await engine.start("stubborn", KEY)
+    await soon(shop.begun)
+    await engine.close()
+
+    await engine.recover()
+    await engine.start("hold", OTHER)
+
+    assert await soon(shop.begun) == OTHER
+    shop.finish.set()
+    await table.is_empty()
+    async with asyncio.timeout(PATIENCE):  # the worker of the first start ends with the run
+        while len(_workers()) > 1:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
+
+
+def _workers() -> set[asyncio.Task[object]]:
+    return {task for task in asyncio.all_tasks() if task.get_name() == "queue worker"}
 
 
 async def test_an_engine_that_never_recovered_can_be_drained_and_closed(url: sa.URL) -> None:

@@ -282,6 +282,8 @@ class ProcrastinateRunEngine:
         except TimeoutError:
             logger.error("Runs did not end after their cancellation", extra={"runs": len(self._runs)})  # noqa: TRY400  ours
             await self._stop_signs()
+        # One that still waits for such runs, or for a database that is away, ends by itself: a later start has its own.
+        self._working = self._worker = None
         await self._database.close()
         self._seen = None
 
@@ -341,7 +343,8 @@ class ProcrastinateRunEngine:
 
     async def _work(self) -> None:
         """Keep a worker working until the drain."""
-        while not self.is_draining:
+        me = asyncio.current_task()
+        while self._is_wanted(me):
             self._worker = Worker(
                 self._app,
                 queues=[jobs.queue_of(operation) for operation in self._handlers],
@@ -358,9 +361,13 @@ class ProcrastinateRunEngine:
                 await self._worker.run()  # type: ignore[no-untyped-call]
             except Exception:  # the boundary of the task: runs must be executed whatever it was
                 logger.exception("The worker failed, another one is started")
-            if not self.is_draining:
+            if self._is_wanted(me):
                 logger.error("The worker stopped, another one is started")
                 await asyncio.sleep(PAUSE)
+
+    def _is_wanted(self, working: asyncio.Task[None] | None) -> bool:
+        # A task of an earlier start may still wait for runs that ignore their cancellation.
+        return not self.is_draining and self._working is working
 
     async def _deliver(self, context: JobContext, operation: str) -> None:
         """Have the handler called, and return when the job is done; raise for it to be put back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import ENOSYS
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,8 @@ class DatabaseFile:
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE_NAME
         # Shared by threads: it is taken and given back in whatever thread there is, never in the event loop.
-        self._lock = FileLock(f"{self.path}.lock", timeout=0, thread_local=False)
+        # Never softly: a lock that is only a file outlives a killed process, and is broken by one that cannot see its owner.
+        self._lock = FileLock(f"{self.path}.lock", timeout=0, thread_local=False, fallback_to_soft=False)
 
     def acquire(self) -> None:
         """Make what is missing, and keep every other process away.
@@ -39,6 +41,10 @@ class DatabaseFile:
                 "this one a state_dir of its own, or use PostgreSQL (database_url) for several processes."
             ) from None
         except OSError as error:
+            if error.errno == ENOSYS:
+                raise ConfigurationError(
+                    f"{self.path} is on a file system that cannot lock files: name a directory on a disk of the machine."
+                ) from error
             raise ConfigurationError(f"{self.path} cannot be used: {error.strerror or error}.") from error
 
     def release(self) -> None:
