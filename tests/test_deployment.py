@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import re
 import shlex
@@ -12,20 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import live
+import psycopg
 import pytest
 import uvicorn
 import wire
 import yaml
 from commands import Command, Commands, Held, accept, client_of, ended, texts
-from proxy import documented, nginx
+from proxy import PAGE, documented, nginx
 from states import State
 
-from agent_framework_hosting import lifecycle, runner, serve
+from agent_framework_hosting import AgentFrameworkHost, lifecycle, runner, serve
 from agent_framework_hosting.app import LIVENESS, READINESS
 from agent_framework_hosting.cli import _parser
 from agent_framework_hosting.runs import procrastinate
+from agent_framework_hosting.sql.database import POOL_SIZE
 from agent_framework_hosting.state import DATABASE_VARIABLE
-from agent_framework_hosting_responses import ResponsesSettings
+from agent_framework_hosting.testing.agents import ScriptedAgent
+from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 
 ADA = {"Authorization": "Bearer key-of-ada"}
 BOB = {"Authorization": "Bearer key-of-bob"}
@@ -283,3 +288,34 @@ def test_the_unit_for_systemd_starts_a_server_and_gives_it_time_to_stop() -> Non
 def test_a_stop_takes_no_longer_than_the_page_says() -> None:
     # What does not end in order: runs, readers, the engine's connections, and the last tasks.
     assert lifecycle.DRAIN_OVERRUN + serve.LINGER + procrastinate.CLOSE_SECONDS + runner.PATIENCE <= STOP_OVERRUN
+
+
+async def test_a_process_opens_as_many_connections_as_the_page_says_at_most(postgres_url: str) -> None:
+    documented_most = re.search(r"opens at most (\d+) connections", PAGE.read_text(encoding="utf-8"))
+    assert documented_most is not None
+    host = AgentFrameworkHost(
+        ScriptedAgent(*[["hello"]] * 200), channels=[ResponsesChannel()], database_url=postgres_url
+    )
+    counts: list[int] = []
+
+    async with live.serve(host.app) as served:
+
+        async def ask(number: int) -> None:
+            for _ in range(5):
+                await served.client.responses.create(input="hi", background=number % 2 == 0)
+                counts.append(await asyncio.to_thread(_connections, postgres_url))
+
+        await asyncio.gather(*(ask(number) for number in range(40)))
+
+    # More than the stores' own: otherwise nothing was counted.
+    assert POOL_SIZE < max(counts) <= int(documented_most[1])
+
+
+def _connections(url: str) -> int:
+    with psycopg.connect(url, application_name="operator") as connection:
+        counted = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "
+            "application_name = 'agent-framework-hosting'"
+        ).fetchone()
+    assert counted is not None
+    return int(counted[0])
