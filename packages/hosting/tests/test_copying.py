@@ -11,8 +11,9 @@ from postgres import PostgresServer
 
 from agent_framework_hosting.cli import main
 from agent_framework_hosting.isolation import Partition
+from agent_framework_hosting.schema_part import SCHEMA
 from agent_framework_hosting.sql.copying import copy_rows
-from agent_framework_hosting.sql.tables import SCHEMA, sessions
+from agent_framework_hosting.sql.tables import sessions
 from agent_framework_hosting.state import HostState, choose_state
 from agent_framework_hosting.stores.base import SessionKey
 

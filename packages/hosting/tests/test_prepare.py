@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from agent_framework_hosting import ConfigurationError, StoreUnavailable
+from agent_framework_hosting.schema_part import SCHEMA
 from agent_framework_hosting.sql import prepare
 from agent_framework_hosting.sql.database import Database, postgres_url, sqlite_url
-from agent_framework_hosting.sql.tables import SCHEMA
 
 PARTS = (SCHEMA,)
 

@@ -17,10 +17,10 @@ from alembic.runtime.migration import MigrationContext
 from postgres import PostgresServer
 
 from agent_framework_hosting.errors import ConfigurationError
+from agent_framework_hosting.schema_part import SCHEMA
 from agent_framework_hosting.sql import schema
 from agent_framework_hosting.sql.database import Database, postgres_url, sqlite_url
 from agent_framework_hosting.sql.schema import SchemaPart
-from agent_framework_hosting.sql.tables import SCHEMA
 
 PARTS = schema.installed_parts()
 
@@ -44,7 +44,7 @@ import sys
 import sqlalchemy as sa
 from agent_framework_hosting.sql import schema
 from agent_framework_hosting.sql.database import Database
-from agent_framework_hosting.sql.tables import SCHEMA
+from agent_framework_hosting.schema_part import SCHEMA
 
 database = Database(sa.make_url(sys.argv[1]))
 print("ready", flush=True)

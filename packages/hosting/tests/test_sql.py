@@ -15,9 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from agent_framework_hosting.errors import StoreError, StoreUnavailable
 from agent_framework_hosting.isolation import SHARED, IsolationKeys, Partition
+from agent_framework_hosting.schema_part import SCHEMA
 from agent_framework_hosting.sql import schema
 from agent_framework_hosting.sql.database import Database, sqlite_url
-from agent_framework_hosting.sql.tables import SCHEMA, sessions
+from agent_framework_hosting.sql.tables import sessions
 from agent_framework_hosting.stores import sql
 from agent_framework_hosting.stores.base import Prunable, Retention, SessionKey, StoreStats
 from agent_framework_hosting.stores.sql import SqlSessionStore, erase_session

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 
-from agent_framework_hosting.sql.schema import head
-from agent_framework_hosting.sql.tables import SCHEMA, checkpoints, processes, run_events, run_logs, sessions
+from agent_framework_hosting.sql.tables import checkpoints, metadata, run_events, run_logs, sessions
 
-TABLES = list(SCHEMA.metadata.tables.values())
-
-
-def test_the_part_has_migrations_that_are_installed_with_it() -> None:
-    assert SCHEMA.name == "hosting"
-    assert head(SCHEMA) is not None
-    assert isinstance(SCHEMA.versions, Path)
-    assert [sessions, checkpoints, processes, run_logs, run_events] == TABLES
+TABLES = list(metadata.tables.values())
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
 import sqlalchemy as sa
-
-from .schema import SchemaPart
-
-if TYPE_CHECKING:
-    from ..stores.base import Prunable, Retention
-    from .database import Database
 
 metadata = sa.MetaData()
 
@@ -87,20 +77,3 @@ run_events = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
-
-
-def _stores(database: Database, retention: Retention) -> Sequence[Prunable]:
-    # Not at the top: these modules import this one.
-    from ..runs.sql_log import SqlRunLog  # noqa: PLC0415
-    from ..stores.sql import SqlSessionStore  # noqa: PLC0415
-    from .checkpoints import SqlCheckpoints  # noqa: PLC0415
-
-    return (
-        SqlSessionStore(database, retention=retention),
-        SqlCheckpoints(database, retention=retention),
-        SqlRunLog(database),
-    )
-
-
-SCHEMA: Final = SchemaPart("hosting", metadata, Path(__file__).parent / "versions", stores=_stores)
-"""The host's part of the schema."""
