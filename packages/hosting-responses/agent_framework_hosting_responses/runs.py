@@ -263,9 +263,8 @@ class ResponseRuns:
             attempt = await turn.store.begin(turn.key, owner=self._context.owner)
             if attempt is None:
                 self._turns.pop(turn.key, None)
-                if turn.encoder.is_terminal:
-                    # Stored by us, but never told: the log that did not take the end will not get another one.
-                    await turn.log.drop(turn.key)
+                if turn.encoder.is_terminal:  # stored by us, but never told
+                    await self._cut(turn)
                 return
             turn.attempt = attempt
             # An end that was made already, but could not be stored, stays as it was.
@@ -326,9 +325,16 @@ class ResponseRuns:
         """Leave the run to whoever has it now."""
         logger.warning("A run lost its right to write and stopped", extra={"run_id": turn.key.run_id})
         async with turn.ending:
-            # Whoever has it in another process cannot tell the end to those who read a log of this one.
-            if not turn.is_told and turn.log is self._context.run_log:
-                await turn.log.drop(turn.key)
+            if not turn.is_told:
+                await self._cut(turn)
+
+    async def _cut(self, turn: Turn) -> None:
+        """Let go of the readers of a log that this process will not end.
+
+        One that outlives the process is left as it is: whoever ends the run ends it, too.
+        """
+        if turn.log is self._context.run_log:
+            await turn.log.drop(turn.key)
 
     async def _begun(self, turn: Turn) -> Attempt | None:
         """Return the attempt to run as; `None` if there is nothing to do any more. The caller holds `turn.ending`."""
@@ -345,7 +351,7 @@ class ResponseRuns:
         await _uninterrupted(self._end_somehow(turn, partial(turn.encoder.fail, message=_OVER_TIME)))
 
     async def _end_somehow(self, turn: Turn, ending: Callable[[], Sequence[LogEntry]]) -> None:
-        """End the response, or at least its log: no reader may wait for an end that cannot be written."""
+        """End the response, or let its readers go: nobody may wait for an end that cannot be written."""
         try:
             await self._take_over(turn, ending)
         except StaleWrite:
@@ -353,7 +359,7 @@ class ResponseRuns:
         except Exception:
             logger.exception("The end of a run could not be stored", extra={"run_id": turn.key.run_id})
             self._turns.pop(turn.key, None)
-            await turn.log.drop(turn.key)
+            await self._cut(turn)
 
     async def _advance(self, turn: Turn, attempt: Attempt) -> None:
         """Run the turn to its terminal state."""

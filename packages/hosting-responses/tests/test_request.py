@@ -472,13 +472,13 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
 
 def judge(body: dict[str, Any]) -> RequestError | None:
     """Send a body through everything that stands before the run; return what refused it."""
-    started = time.perf_counter()
+    started = time.thread_time()
     try:
         request = parse_request(decode_body(encode_json(body)), hosted_tools="pass")
     except RequestError as error:
         return error
     finally:
-        assert time.perf_counter() - started < 2
+        assert time.thread_time() - started < 2
     response = new_response(request, response_id="resp_1", created_at=1, model="agent-a")
     encode_json(response)
     # What else a hosted tool says is between its sender and the provider that runs it.
@@ -528,7 +528,7 @@ def test_any_bytes_are_an_object_or_refused_with_400(body: bytes) -> None:
 )
 def test_large_bodies_are_read_or_refused_in_seconds(body: dict[str, Any]) -> None:
     data = encode_json(body)
-    started = time.perf_counter()
+    started = time.thread_time()
 
     try:
         parse_request(decode_body(data))
@@ -538,4 +538,4 @@ def test_large_bodies_are_read_or_refused_in_seconds(body: dict[str, Any]) -> No
         outcome = 200
 
     assert outcome in {200, 400}
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5

@@ -299,8 +299,8 @@ async def test_the_start_is_logged_once_with_its_values(caplog: pytest.LogCaptur
         async with new_app().lifespan():
             pass
 
-    [record] = [record for record in caplog.records if record.name.startswith("agent_framework_hosting")]
-    assert record.getMessage() == "The host has started"
+    record, stop = [record for record in caplog.records if record.name.startswith("agent_framework_hosting")]
+    assert [record.getMessage(), stop.getMessage()] == ["The host has started", "The host is stopping"]
     assert record.__dict__["target"] == "agent"
     assert record.__dict__["bind"] is None
 

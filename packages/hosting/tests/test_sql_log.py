@@ -10,6 +10,7 @@ from contextlib import aclosing
 import pytest
 from postgres import PostgresServer
 
+from agent_framework_hosting.errors import StaleWrite
 from agent_framework_hosting.isolation import SHARED
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunId, RunKey
 from agent_framework_hosting.runs.sql_log import MAX_AGE, SqlRunLog
@@ -46,6 +47,18 @@ async def log(database: Database, clock: Clock) -> AsyncGenerator[SqlRunLog]:
 
 
 @pytest.mark.behaviour("D8")
+async def test_a_later_attempt_begins_a_log_anew_that_was_dropped(log: SqlRunLog) -> None:
+    first, second = [("a", b"1"), ("b", b"2")], [("c", b"3")]
+    await log.append(Attempt(KEY, 1), first)
+    await log.drop(KEY)
+
+    with pytest.raises(StaleWrite):
+        await log.append(Attempt(KEY, 1), first)
+    await log.append(Attempt(KEY, 2), second)
+
+    assert await log.entries(KEY) == second
+
+
 async def test_a_log_can_be_read_for_some_time_after_it_was_closed(log: SqlRunLog, clock: Clock) -> None:
     await log.append(FIRST, [entry(0, "created")])
     clock.now += 10 * MAX_AGE

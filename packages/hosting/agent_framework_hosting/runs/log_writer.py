@@ -167,6 +167,8 @@ class LogWriter:
     async def discard(self) -> None:
         """Forget what is accepted, and accept no more of these attempts; no transaction goes on when this returns."""
         self._refuse(StaleWrite("The log of this run was dropped."), below=self._attempt + 1)
+        # A later attempt may begin another log.
+        self._position, self._position_attempt = 0, -1
         self._cancel_timer()
         task = self._task
         if task is not None:

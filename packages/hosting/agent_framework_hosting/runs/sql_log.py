@@ -135,7 +135,7 @@ class SqlRunLog:
 
     async def drop(self, key: RunKey) -> None:
         """Erase the log; readers still following it end, and nobody who wrote to it here writes again."""
-        writer = self._writers.pop(key, None)
+        writer = self._writers.pop(key, None) or self._rested.get(key)
         if writer is not None:
             await writer.discard()
             self._rested.set(key, writer)
