@@ -34,7 +34,7 @@ LONG = {
     "sqlite": {"stories": 400, "clients": 20, "blows": 16, "lease": 2.0, "patience": 300.0},
 }
 
-pytestmark = [pytest.mark.behaviour("D6", "D11"), pytest.mark.timeout(1200 if IS_LONG else 240)]
+pytestmark = [pytest.mark.behaviour("D6", "D11"), pytest.mark.timeout(1200 if IS_LONG else 600)]
 
 
 @pytest.fixture(scope="module")
