@@ -139,25 +139,23 @@ class Recovery:
                 ended += await _attempt(self._take_over(run, owner=owner), run.key)
             await self._conversations.release(owner)
         if self._runner is not None:
-            await self._stop_others(self._runner)
-            await self._start_missing(self._runner)
+            await self._look_after_own(self._runner)
             # Whoever has just stored the end of a run is about to tell it.
             await self._mend(self._runner, silence=0 if is_start and self._is_alone else _SILENCE)
         return ended
 
-    async def _stop_others(self, runner: Runner) -> None:
-        """Stop what is executed here and another's by now."""
+    async def _look_after_own(self, runner: Runner) -> None:
         # In this order: whatever has been begun by now is in the name of this process, until somebody takes it over.
         here = runner.begun(self._responses)
         own = await self._responses.running_of(self._owner, limit=_AT_ONCE)
-        if len(own) < _AT_ONCE:  # all of them
+        if len(own) < _AT_ONCE:  # all of them: what else is executed here is another's by now
             for attempt in here - {run.attempt for run in own}:
                 runner.lose(attempt)
+        await self._start_missing(runner, own)
 
-    async def _start_missing(self, runner: Runner) -> None:
+    async def _start_missing(self, runner: Runner, own: Sequence[OwnedRun]) -> None:
         """Start what is in this process's name and executed nowhere, or end it."""
         before = self._clock() - MISSING_AFTER
-        own = await self._responses.running_of(self._owner, limit=_AT_ONCE)
         old = {run.key: run for run in own if run.created_at < before}
         for is_background in (True, False):
             asked = [key for key, run in old.items() if run.is_background is is_background]
