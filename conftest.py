@@ -19,6 +19,7 @@ from states import State, everything_in
 
 if TYPE_CHECKING:  # at run time only for tests that ask: half a second
     import sqlalchemy as sa
+    from commands import Commands
     from postgres import PostgresServer
 
     from agent_framework_hosting.sql.database import Database
@@ -107,6 +108,16 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> State:
 def durable_state(request: pytest.FixtureRequest, tmp_path: Path) -> State:
     """Where a host keeps its state, of each kind that survives a restart."""
     return _state(request, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def commands() -> Generator[Commands, None, None]:
+    """Where processes `afhost …` come from."""
+    from commands import Commands  # noqa: PLC0415  see above
+
+    made = Commands()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -53,14 +53,6 @@ class Site:
         return client
 
 
-@pytest.fixture(scope="module")
-def commands() -> Generator[Commands, None, None]:
-    """Where processes come from."""
-    made = Commands()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def site(commands: Commands, postgres_url: str, tmp_path: Path) -> Generator[Site, None, None]:
     """Two replicas behind nginx. Their limit of a body is small."""

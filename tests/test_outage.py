@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,6 @@ from postgres import PostgresServer
 from states import State
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module")
-def commands() -> Generator[Commands, None, None]:
-    """Where processes come from."""
-    made = Commands()
-    yield made
-    made.close()
 
 
 def test_a_run_survives_an_outage_unless_it_ends_in_it_and_nothing_new_is_begun(

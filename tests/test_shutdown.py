@@ -33,14 +33,6 @@ def callers() -> Generator[ThreadPoolExecutor, None, None]:
         yield pool
 
 
-@pytest.fixture(scope="module")
-def commands() -> Generator[Commands, None, None]:
-    """Where processes come from."""
-    made = Commands()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def held(commands: Commands, state: State, tmp_path: Path) -> Held:
     """Processes on every kind of state."""
