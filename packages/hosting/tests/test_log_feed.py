@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -275,13 +276,21 @@ async def test_readers_that_leave_cost_the_same_however_many_there_are() -> None
         feed = Feed(KEY)
         waiting = [asyncio.ensure_future(feed.more(None)) for _ in range(readers)]
         await asyncio.sleep(0)
-        started = time.process_time()
+        started = time.thread_time()
         for waiter in reversed(waiting):
             waiter.cancel()
         await asyncio.wait(waiting)
-        return time.process_time() - started
+        return time.thread_time() - started
 
-    few, many = await cost(1_000), await cost(8_000)
+    async def least(readers: int) -> float:
+        return min([await cost(readers) for _ in range(5)])
+
+    gc.collect()
+    gc.disable()  # a full collection costs what all the other tests have left, which is not asked here
+    try:
+        few, many = await least(1_000), await least(8_000)
+    finally:
+        gc.enable()
 
     assert many < 24 * few  # it was 64 times as much
 
