@@ -9,8 +9,8 @@ model accepts them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from agent_framework import AgentSession
@@ -19,13 +19,27 @@ from agent_framework_hosting.branches import continue_session
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
 from agent_framework_hosting.stores.base import SessionKey, SessionStore
-from agent_framework_hosting.targets.base import Target
+from agent_framework_hosting.targets.base import Asking, Target
 
+from .answers import Waiting, answers_in, check_nothing_is_answered_again
 from .protocol import errors
 from .protocol.json import JsonObject
-from .protocol.pairing import check_pairing, refers_back, without_orphaned_outputs, without_unanswered_calls
+from .protocol.pairing import (
+    check_pairing,
+    refers_back,
+    without_orphaned_outputs,
+    without_past_approvals,
+    without_unanswered_calls,
+)
 from .protocol.request import CreateRequest
-from .stores.base import ConversationId, ConversationKey, ConversationStore, ResponseRecord, ResponseStore
+from .stores.base import (
+    ConversationId,
+    ConversationKey,
+    ConversationStore,
+    QuestionKey,
+    ResponseRecord,
+    ResponseStore,
+)
 from .stores.context import EMPTY, Context, response_session_key
 
 
@@ -35,7 +49,8 @@ class Continuation:
 
     `context` are the items before the request's own; `backlog` is the tail of them that `session` does not know yet;
     `input` are the request's own items with references resolved. `session` is a private copy, `None` for a new one;
-    `session_key` names what it is a copy of.
+    `session_key` names what it is a copy of. `answers` are what the target gets to know of what it has asked, by its own
+    names; `settles` are the questions that nobody may answer after this.
     """
 
     context: Context = EMPTY
@@ -44,6 +59,8 @@ class Continuation:
     input: tuple[JsonObject, ...] = ()
     session: AgentSession | None = None
     session_key: SessionKey | None = None
+    answers: Mapping[str, object] = field(default_factory=dict)
+    settles: tuple[QuestionKey, ...] = ()
 
     @property
     def taken_ids(self) -> TakenIds:
@@ -111,20 +128,23 @@ class History:
             return await self._in_conversation(request, partition, request.conversation_id)
         if request.previous_response_id is not None:
             return await self._after(request, partition, request.previous_response_id)
-        return Continuation(input=_checked(request, EMPTY, ()))
+        return Continuation(input=self._checked(request, EMPTY, (), Waiting()).items)
 
     async def _after(self, request: CreateRequest, partition: Partition, response_id: str) -> Continuation:
         previous, context = await self._previous(RunKey(partition, RunId(response_id)))
         # Only what a finished response asked for has to be answered: a failed turn must not block its chain.
         is_finished = previous.status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
-        resolved = _checked(request, context, previous.output if is_finished else ())
+        waiting = await self._waiting(partition, _with_sessions(context))
+        own = self._checked(request, context, previous.output if is_finished else (), waiting)
         session, key, unknown = await self._session(partition, context, keeps_session=request.store)
         return Continuation(
             context=context,
-            backlog=without_unanswered_calls(unknown, resolved),
-            input=resolved,
+            backlog=_backlog(unknown, own.items),
+            input=own.items,
             session=session,
             session_key=key,
+            answers=own.answers,
+            settles=_settled(own, context, waiting, partition),
         )
 
     async def _in_conversation(
@@ -133,10 +153,12 @@ class History:
         head = await self._conversations.head(ConversationKey(partition, ConversationId(conversation_id)))
         if head is None:
             raise errors.conversation_not_found(conversation_id)
-        resolved = _checked(request, head.context, _asked_last(head.context))
+        last = head.session_response_id
+        waiting = await self._waiting(partition, () if last is None else (last,))
+        own = self._checked(request, head.context, _asked_last(head.context), waiting)
         session = key = None
-        if head.session_response_id is not None:
-            key = response_session_key(head.session_response_id)
+        if last is not None:
+            key = response_session_key(last)
             session = await self._continued(partition, key, keeps_session=request.store)
         unknown = head.context.length if session is None else head.unknown
         backlog = head.context.all_items()[-unknown:] if unknown else ()
@@ -145,10 +167,12 @@ class History:
         return Continuation(
             context=head.context,
             conversation_position=head.position,
-            backlog=without_unanswered_calls(backlog, resolved),
-            input=resolved,
+            backlog=_backlog(backlog, own.items),
+            input=own.items,
             session=session,
             session_key=key,
+            answers=own.answers,
+            settles=_settled(own, head.context, waiting, partition),
         )
 
     async def _previous(self, key: RunKey) -> tuple[ResponseRecord, Context]:
@@ -180,15 +204,66 @@ class History:
     async def _continued(self, partition: Partition, key: SessionKey, *, keeps_session: bool) -> AgentSession | None:
         return await continue_session(self._target, self._sessions, partition, key, keeps_session=keeps_session)
 
+    async def _waiting(self, partition: Partition, response_ids: Iterable[str]) -> Waiting:
+        """Return what the target waits for, which goes on from the first of the responses that has a session."""
+        if isinstance(self._target, Asking):
+            for response_id in response_ids:
+                session = await self._sessions.get(partition, response_session_key(response_id))
+                if session is not None:
+                    asked = await self._target.questions(partition, session)
+                    return Waiting(response_id=response_id, questions=asked)
+        return Waiting()
 
-def _checked(request: CreateRequest, context: Context, must_answer: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
-    """Return the request's items with references resolved, checked against what they refer to."""
-    # A context may be long, and most requests do not look back further than one response.
-    known = context.all_items() if refers_back(request.input) else ()
-    resolved = _resolve_references(request.input, known)
-    asked = context.all_approvals() if known else {}
-    check_pairing(resolved, known, must_answer=must_answer, asked=asked)
-    return resolved
+    def _checked(
+        self, request: CreateRequest, context: Context, must_answer: Sequence[JsonObject], waiting: Waiting
+    ) -> _Own:
+        """Return the request's items with references resolved, checked against what they refer to."""
+        # A context may be long, and most requests do not look back further than one response.
+        known = context.all_items() if refers_back(request.input) else ()
+        resolved = _resolve_references(request.input, known)
+        asked = context.all_approvals() if known else {}
+        if waiting.questions:
+            answers = answers_in(resolved, waiting, context)
+            others = [item for item in must_answer if item.get("call_id") not in answers.open_calls]
+            check_pairing(answers.rest, known, must_answer=others, asked=asked)
+            return _Own(resolved, answers.values)
+        check_pairing(resolved, known, must_answer=must_answer, asked=asked)
+        if isinstance(self._target, Asking):
+            check_nothing_is_answered_again(resolved, known)
+        return _Own(resolved)
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    items: tuple[JsonObject, ...]
+    answers: Mapping[str, object] = field(default_factory=dict)
+
+
+def _with_sessions(context: Context) -> Iterator[str]:
+    return (node.response_id for node in context.nodes() if node.has_session and node.response_id is not None)
+
+
+def _settled(own: _Own, context: Context, waiting: Waiting, partition: Partition) -> tuple[QuestionKey, ...]:
+    """Return what nobody may answer after this.
+
+    An agent runs the tool of an approval wherever the answer comes from, so that each approval counts. A workflow goes on
+    from where it waits, and that once: two who answer different questions there would each wait for the other's answer.
+    """
+    if own.answers:
+        return (QuestionKey(partition, waiting.response_id),)
+    answered = {str(item["approval_request_id"]) for item in own.items if item.get("type") == "mcp_approval_response"}
+    if not answered:
+        return ()
+    return tuple(
+        QuestionKey(partition, node.response_id, name)
+        for node in context.nodes()
+        for name in sorted(answered & node.approvals.keys())
+        if node.response_id is not None
+    )
+
+
+def _backlog(items: Sequence[JsonObject], own: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
+    return without_past_approvals(without_unanswered_calls(items, own), own)
 
 
 def _asked_last(context: Context) -> tuple[JsonObject, ...]:

@@ -21,19 +21,19 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from agent_framework_hosting.context import ChannelContext, HostedStream
-from agent_framework_hosting.errors import LeaseLost, StaleWrite, StoreUnavailable
+from agent_framework_hosting.errors import LeaseLost, StaleWrite, StoreError, StoreUnavailable
 from agent_framework_hosting.hooks import (
     ChannelResponseHook,
     ChannelStreamUpdateHook,
     apply_response_hook,
 )
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunKey, RunStatus
-from agent_framework_hosting.targets.base import HostedRun, abandon
+from agent_framework_hosting.targets.base import Asking, HostedRun, abandon
 from agent_framework_hosting.types import HostedRunResult
 
 from .portable import on_behalf
 from .protocol.json import JsonObject
-from .stores.base import ResponseRecord, ResponseStore
+from .stores.base import ResponseRecord, ResponseStore, Settlements
 from .stores.context import response_session_key
 from .turn import Turn
 
@@ -91,6 +91,7 @@ class ResponseRuns:
         response_hook: ChannelResponseHook | None,
         stream_update_hook: ChannelStreamUpdateHook | None,
         revival: Reviver,
+        settlements: Settlements,
     ) -> None:
         self._context = context
         self._operation = operation
@@ -99,6 +100,7 @@ class ResponseRuns:
         self._response_hook = response_hook
         self._update_hook = stream_update_hook
         self._revival = revival
+        self._settlements = settlements
         self._turns: dict[RunKey, Turn] = {}
         context.engine.register(operation, self._execute)
         if context.durable_engine is not context.engine:
@@ -117,6 +119,7 @@ class ResponseRuns:
             AlreadyExists: the response id is taken.
             UnknownConversation: the conversation is gone.
             ConversationLocked: another response runs in the conversation.
+            AnsweredAlready: another response has answered what this one answers.
             RunError: the host is shutting down.
         """
         # Whoever executes a run of a shared engine, perhaps this process, finds it in the store. All others are here before
@@ -128,7 +131,12 @@ class ResponseRuns:
         if not turn.record.is_background:  # never queued
             turn.attempt = Attempt(turn.key, turn.record.attempt)
             opening += turn.encoder.start()
-        participants = turn.log.opening(turn.key, opening), turn.engine.starting(self._operation, turn.key)
+        participants = [
+            # First: whoever may not answer must not run.
+            *([self._settlements.settling(turn.settles, by=turn.key)] if turn.settles else ()),
+            turn.log.opening(turn.key, opening),
+            turn.engine.starting(self._operation, turn.key),
+        ]
         try:
             existing = await turn.store.create(turn.record, turn.context, participants)
         except (asyncio.CancelledError, StoreUnavailable):
@@ -151,6 +159,7 @@ class ResponseRuns:
             self._leave_out(turn)
             await turn.log.drop(turn.key)
             await turn.store.delete(turn.key)
+            await self._reopen(turn.key)
             raise
         turn.opened.set()
         return None
@@ -165,6 +174,7 @@ class ResponseRuns:
             if record is not None and not record.status.is_terminal and record.owner == turn.record.owner:
                 await turn.log.drop(turn.key)
                 await turn.store.delete(turn.key)
+                await self._reopen(turn.key)
         except StoreUnavailable:
             logger.exception("What is stored of a refused request was left", extra={"run_id": turn.key.run_id})
         finally:
@@ -195,8 +205,20 @@ class ResponseRuns:
         await self._revival.mend(key)
 
     async def forget(self, key: RunKey) -> None:
-        """Have the target erase what it keeps of a run that has failed or was cancelled."""
+        """Have the target erase what it keeps of a run that has failed or was cancelled, and wait for answers again.
+
+        A target that does not wait is an agent, and what was approved is a tool, which may have run.
+        """
+        if isinstance(self._context.target, Asking):
+            await self._reopen(key)
         await abandon(self._context.target, key.partition, key.run_id)
+
+    async def _reopen(self, key: RunKey) -> None:
+        try:
+            await self._settlements.reopen(key)
+        except StoreError:
+            # A store that is shared sees by itself that the response has failed.
+            logger.exception("The questions that a run had answered could not be opened again")
 
     async def missing(self, keys: Iterable[RunKey], *, is_background: bool) -> set[RunKey]:
         """Return those of the runs that no process executes or will execute, unless they are started again."""
@@ -399,6 +421,7 @@ class ResponseRuns:
             keeps_updates=self._response_hook is not None,
             update_hook=self._update_hook,
             run=self._hosted(turn, attempt),
+            answers=turn.answers,
         ) as stream:
             yielded_at = time.perf_counter()
             async for update in stream:

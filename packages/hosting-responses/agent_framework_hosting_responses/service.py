@@ -30,6 +30,7 @@ from .runs import ResponseRuns
 from .settings import ResponseIdFactory, ResponsesSettings
 from .state import ResponsesState, state_of
 from .stores.base import (
+    AnsweredAlready,
     ConversationLocked,
     IdempotencyKey,
     ResponseRecord,
@@ -99,10 +100,7 @@ class ResponsesService:
         self._created = int(clock())
         self.state = state = state or state_of(context, self.settings)
         self._responses = state.responses
-        # Responses with store:false live here while they run, and background ones a little longer to be polled.
-        self._unstored = MemoryResponseStore(
-            conversations=state.conversations, max_entries=_MOST_UNSTORED, max_age=_UNSTORED_AGE
-        )
+        self._unstored = _unstored_responses(state)
         self._history = History(
             target=context.target,
             responses=state.responses,
@@ -131,6 +129,7 @@ class ResponsesService:
             response_hook=response_hook,
             stream_update_hook=stream_update_hook,
             revival=self._revival,
+            settlements=state.settlements,
         )
 
     async def create(self, body: JsonObject, *, idempotency_key: str | None = None) -> Started:
@@ -169,6 +168,8 @@ class ResponsesService:
             raise errors.conversation_locked() from None
         except UnknownConversation:
             raise errors.conversation_not_found(request.conversation_id or "") from None
+        except AnsweredAlready as error:
+            raise errors.response_answered_already(error.question.response_id) from None
         if existing is not None:
             return await self._repeated(existing, request_hash)
         return Started(turn, turn.record, turn.log)
@@ -332,3 +333,8 @@ class ResponsesService:
         if record is None or not record.is_background:
             raise errors.response_not_found(response_id)
         return record, self._unstored
+
+
+def _unstored_responses(state: ResponsesState) -> MemoryResponseStore:
+    """Return where responses with store:false live while they run, and background ones a little longer to be polled."""
+    return MemoryResponseStore(conversations=state.conversations, max_entries=_MOST_UNSTORED, max_age=_UNSTORED_AGE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.stores.base import Prunable, Retention
@@ -12,10 +12,11 @@ from agent_framework_hosting.targets.base import Erasable
 from .erasure import before_pruning
 from .recovery import OwnedLogs, Recovery
 from .settings import ResponsesSettings
-from .stores.base import Conversations, ResponseStore
+from .stores.base import Conversations, ResponseStore, Settlements
 from .stores.held import HeldResponses
 from .stores.memory import MemoryResponseStore
 from .stores.memory_conversations import MemoryConversationStore
+from .stores.memory_settlements import MemorySettlements
 
 _IN_MEMORY = 10_000
 
@@ -27,6 +28,7 @@ class ResponsesState:
     Bring your own with `ResponsesChannel(state=ResponsesState(responses=…, conversations=…))`: `save` of the response store
     must append to the conversations of the conversation store. `one_shots` holds foreground one-shot responses while
     they run, and writes them into `responses` when they have ended; by default they are in `responses` from the start.
+    `settlements` keeps what was answered of what responses ask; it must live as long as they do.
     """
 
     responses: ResponseStore
@@ -34,6 +36,7 @@ class ResponsesState:
     one_shots: ResponseStore | None = None
     prunable: tuple[Prunable, ...] = ()
     recovery: Recovery | None = None
+    settlements: Settlements = field(default_factory=MemorySettlements)
 
 
 def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesState:
@@ -41,12 +44,14 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
     if context.database is None:
         conversations = memory_conversations(settings)
         responses = memory_responses(settings, conversations)
-        return ResponsesState(responses=responses, conversations=conversations)
+        settlements = MemorySettlements(max_age=_seconds(settings.max_response_age))
+        return ResponsesState(responses=responses, conversations=conversations, settlements=settlements)
     # Only here: SQLAlchemy is an optional dependency.
     from agent_framework_hosting.stores.sql import SqlSessionStore  # noqa: PLC0415
 
     from .stores.sql_conversations import SqlConversationStore  # noqa: PLC0415
     from .stores.sql_responses import SqlResponseStore  # noqa: PLC0415
+    from .stores.sql_settlements import SqlSettlements  # noqa: PLC0415
 
     kept_conversations = SqlConversationStore(
         context.database,
@@ -72,6 +77,7 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
             logs=logs if isinstance(logs, OwnedLogs) else None,
             is_alone=context.database.is_sqlite,
         ),
+        settlements=SqlSettlements(context.database),
     )
 
 

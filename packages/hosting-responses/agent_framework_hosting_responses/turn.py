@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from agent_framework_hosting.targets.base import Resumption
 from agent_framework_hosting.types import ChannelRequest
 
 from .protocol.encoder import ResponseEncoder
-from .stores.base import ResponseRecord, ResponseStore
+from .stores.base import QuestionKey, ResponseRecord, ResponseStore
 from .stores.context import EMPTY, Context
 
 
@@ -28,6 +28,7 @@ class Turn:
     `trace` is the caller's, if the run was accepted by another process. `opened` is set when the log has its first events,
     or never will. `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt
     or writes the end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
+    `answers` are what the target gets to know of what it has asked; `settles` is what is answered thereby.
     """
 
     record: ResponseRecord
@@ -42,6 +43,8 @@ class Turn:
     session_key: SessionKey | None = None
     attempt: Attempt | None = None
     resumption: Resumption | None = None
+    answers: Mapping[str, object] = field(default_factory=dict)
+    settles: Sequence[QuestionKey] = ()
     waiting: int = 1
     trace: Mapping[str, str] = field(default_factory=dict)
     has_session: bool = field(default=False, init=False)

@@ -114,25 +114,31 @@ class TurnBuilder:
             input=continuation.input,
             request=self._portable(request, isolation),
         )
-        encoder = ResponseEncoder(
-            response,
-            options=self._encoder_options(request, continuation, channel_request),
-            clock=self._seconds,
-            events=request.stream or request.background,
-        )
+        options = self._encoder_options(request, continuation, channel_request)
+        has_events = request.stream or request.background
+        encoder = ResponseEncoder(response, options=options, clock=self._seconds, events=has_events)
         return Turn(
             record=record,
             request=channel_request,
             isolation=isolation,
             encoder=encoder,
-            store=self._stores.pick(request, is_known_early=self._has_own_ids or idempotency_key is not None),
+            store=self._store_for(request, continuation, idempotency_key),
             log=self._log_for(request, idempotency_key),
             # What no other process can run must not be given to one.
             engine=self._context.engine if record.request is None else self._context.durable_engine,
             context=continuation.context,
             session=continuation.session,
             session_key=continuation.session_key,
+            answers=continuation.answers,
+            settles=continuation.settles,
         )
+
+    def _store_for(
+        self, request: CreateRequest, continuation: Continuation, idempotency_key: str | None
+    ) -> ResponseStore:
+        # A process that is killed must not leave answers that count, of a response that nobody finds.
+        is_known_early = self._has_own_ids or idempotency_key is not None or bool(continuation.settles)
+        return self._stores.pick(request, is_known_early=is_known_early)
 
     def _log_for(self, request: CreateRequest, idempotency_key: str | None) -> RunLog:
         # Only a log that outlives the request can tell a repeated request the same events.
@@ -165,6 +171,7 @@ class TurnBuilder:
         turn.request = channel_request
         turn.context = continuation.context
         turn.session, turn.session_key = continuation.session, continuation.session_key
+        turn.answers = continuation.answers
         return turn
 
     def remnant(

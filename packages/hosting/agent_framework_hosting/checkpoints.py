@@ -63,6 +63,10 @@ def is_checkpoint_id(name: str) -> bool:
     return _CHECKPOINT_ID.fullmatch(name) is not None
 
 
+ALLOWED_TYPES: Final = frozenset({"types:GenericAlias"})
+"""What may be unpickled besides the framework's own list: `list[str]` as the type of an answer that a workflow waits for."""
+
+
 class Checkpoints(Protocol):
     """The checkpoints of all runs of all partitions."""
 
@@ -316,7 +320,9 @@ class _FileChain(_Chain):
 
     def _stored(self) -> CheckpointStorage:
         # The framework's storage makes its directory when it is constructed.
-        return FileCheckpointStorage(self._path) if self._path.is_dir() else InMemoryCheckpointStorage()
+        if not self._path.is_dir():
+            return InMemoryCheckpointStorage()
+        return self._files()
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
         _check_id(checkpoint.checkpoint_id)
@@ -341,8 +347,11 @@ class _FileChain(_Chain):
         return is_deleted
 
     async def _save(self, checkpoint: WorkflowCheckpoint) -> str:
-        storage = await asyncio.to_thread(FileCheckpointStorage, self._path)
+        storage = await asyncio.to_thread(self._files)
         return await storage.save(checkpoint)
+
+    def _files(self) -> FileCheckpointStorage:
+        return FileCheckpointStorage(self._path, allowed_checkpoint_types=sorted(ALLOWED_TYPES))
 
 
 def _check_id(checkpoint_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from copy import copy
 from dataclasses import dataclass, field
@@ -44,6 +44,7 @@ class HostedStream:
         keeps_updates: bool,
         update_hook: ChannelStreamUpdateHook | None,
         run: HostedRun | None,
+        answers: Mapping[str, object] | None,
     ) -> None:
         self.session = session
         self.is_finished = False
@@ -54,6 +55,7 @@ class HostedStream:
         self._keeps_updates = keeps_updates
         self._update_hook = update_hook
         self._run = run
+        self._answers = answers or {}
         self._lease: AbstractAsyncContextManager[SessionLease] | None = None
         self._lent: SessionLease | None = None
         self._updates: AsyncGenerator[AgentResponseUpdate, None] | None = None
@@ -83,6 +85,7 @@ class HostedStream:
                 options=request.options or {},
                 attributes=request.attributes,
                 run=self._run,
+                answers=self._answers,
             )
         )
         return self
@@ -186,12 +189,14 @@ class ChannelContext:
         keeps_updates: bool = True,
         update_hook: ChannelStreamUpdateHook | None = None,
         run: HostedRun | None = None,
+        answers: Mapping[str, object] | None = None,
     ) -> HostedStream:
         """Return a run of the target; enter it to start, iterate over it for the updates.
 
         A session that `request.session` names wins over `session`, which the caller must own and which nobody will
         continue unless `keeps_session`. Without `keeps_updates` there is no result to ask for at the end. With `run`, what
-        a target keeps of the run is found by its id; a run that is resumed yields only what it had not before.
+        a target keeps of the run is found by its id; a run that is resumed yields only what it had not before. `answers` are
+        those of `TargetInput`, to what the last run of `session` has asked.
 
         Raises:
             ConfigurationError: on entering; `session_mode` is `required` and there is no session.
@@ -205,6 +210,7 @@ class ChannelContext:
             keeps_updates=keeps_updates,
             update_hook=update_hook,
             run=run,
+            answers=answers,
         )
 
 

@@ -3,6 +3,7 @@
 HostingError
 ├── ConfigurationError       while building; the message says what to change
 ├── TargetError              the agent or workflow raised; __cause__ is theirs
+├── WrongAnswer              not what the workflow waits for; the message is for callers
 ├── StoreError
 │   ├── StoreUnavailable     try later
 │   ├── AlreadyExists        the id is taken in this partition
@@ -25,6 +26,10 @@ class ConfigurationError(HostingError):
 
 class TargetError(HostingError):
     """The agent or workflow raised. `__cause__` is its exception; its text is never for callers."""
+
+
+class WrongAnswer(HostingError):  # noqa: N818  what it says
+    """What a caller has answered is not what the workflow waits for. The message is for callers."""
 
 
 class StoreError(HostingError):

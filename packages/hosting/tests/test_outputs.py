@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from agent_framework_hosting.errors import TargetError
 from agent_framework_hosting.targets.outputs import WorkflowOutputs
 
 Event = WorkflowEvent[Any]
@@ -306,13 +305,15 @@ def test_however_executors_interleave_nothing_is_lost_cut_or_reordered(steps: li
     assert len(told) == len(expected)
 
 
-def test_a_request_for_input_is_refused() -> None:
+def test_a_request_for_input_is_a_call_of_its_own_by_whoever_asks() -> None:
     request: Event = WorkflowEvent.request_info(
         request_id="r1", source_executor_id="writer", request_data="which?", response_type=str
     )
 
-    with pytest.raises(TargetError, match="request_info"):
-        fed([request])
+    (update,) = fed([request])
+    (call,) = update.contents
+    assert (update.author_name, call.type, call.call_id, call.name) == ("writer", "function_call", "r1", "writer")
+    assert call.user_input_request
 
 
 def test_an_error_that_an_executor_reports_and_survives_is_logged_and_nothing_else(

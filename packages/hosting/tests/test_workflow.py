@@ -33,11 +33,12 @@ from agent_framework import (
     WorkflowContext,
     executor,
     handler,
+    response_handler,
 )
 
 from agent_framework_hosting.checkpoints import MemoryCheckpoints, ReadOnlyCheckpoints
 from agent_framework_hosting.errors import ConfigurationError, StoreUnavailable, TargetError
-from agent_framework_hosting.isolation import Partition
+from agent_framework_hosting.isolation import SHARED, Partition
 from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.tables import checkpoints as table
@@ -777,15 +778,39 @@ async def test_cancelling_the_task_cancels_the_executors() -> None:
     assert cancelled.is_set()
 
 
-async def test_a_request_for_input_fails_the_run_until_the_host_can_deliver_it() -> None:
-    @executor(id="asking")
-    async def ask(text: str, ctx: WorkflowContext[Any, str]) -> None:
-        await ctx.request_info("which one?", str)
+def asking() -> Workflow:
+    class Ask(Executor):
+        @handler
+        async def ask(self, text: str, ctx: WorkflowContext[Any, str]) -> None:
+            await ctx.request_info("which one?", str)
+            await ctx.request_info("how many?", int)
 
-    target = WorkflowTarget(WorkflowBuilder(start_executor=ask).build())
+        @response_handler
+        async def on_text(self, asked: str, answer: str, ctx: WorkflowContext[Any, str]) -> None:
+            await ctx.yield_output(f"the {answer}")
 
-    with pytest.raises(TargetError, match="request_info"):
-        await say(target, "hi", AgentSession())
+        @response_handler
+        async def on_number(self, asked: str, answer: int, ctx: WorkflowContext[Any, str]) -> None:
+            await ctx.yield_output(f"{answer} of them")
+
+    return WorkflowBuilder(start_executor=Ask(id="asking")).build()
+
+
+async def test_what_a_workflow_asked_is_open_until_a_run_answers_it() -> None:
+    target = WorkflowTarget(asking())
+    session = AgentSession()
+    start = TargetInput(messages=[Message("user", ["hi"])], session=session)
+    asked = [content.call_id async for update in target.stream(start) for content in update.contents]
+    first, second = await target.questions(SHARED, session)
+    given = {first: "red", second: 2}
+
+    assert asked == [first, second]
+    for name, answer, still_open in [(second, "2 of them", [first]), (first, "the red", [])]:
+        with pytest.raises(TargetError, match="waits for answers"):
+            await say(target, "hi", session)
+        run = TargetInput(messages=[], session=session, answers={name: given[name]})
+        assert "".join([update.text async for update in target.stream(run)]) == answer
+        assert list(await target.questions(SHARED, session)) == still_open
 
 
 # Request context and tools

@@ -190,6 +190,35 @@ def approval_answered_already(approval_request_id: str) -> RequestError:
     )
 
 
+def approval_missing(approval_request_id: str) -> RequestError:
+    """Refuse to go on without an approval that a workflow waits for."""
+    return RequestError(
+        f"No approval response found for approval request '{_shown(approval_request_id)}'.", param="input"
+    )
+
+
+def call_answered_already(call_id: str) -> RequestError:
+    """Refuse a second output of one call: the workflow that asked has gone on."""
+    return RequestError(f"Function call {_shown(call_id)} has already been answered.", param="input")
+
+
+def response_answered_already(response_id: str) -> RequestError:
+    """Refuse an answer to what another response has answered, or is about to."""
+    return RequestError(f"What the response '{_shown(response_id)}' asks has already been answered.", param="input")
+
+
+def answers_only() -> RequestError:
+    """Refuse messages while a workflow waits for answers: nobody would read them."""
+    return RequestError(
+        "The workflow waits for answers and takes no messages with them: send these when it has gone on.", param="input"
+    )
+
+
+def wrong_answer(answered_id: str, why: str) -> RequestError:
+    """Refuse an answer that is not what the workflow waits for."""
+    return RequestError(f"The answer to {_shown(answered_id)} cannot be taken. {why}", param="input")
+
+
 def integer_too_big(param: str, maximum: int, got: int) -> RequestError:
     """E10."""
     return _out_of_range("integer", "above maximum", f"<= {maximum}", param=param, got=_number(got))

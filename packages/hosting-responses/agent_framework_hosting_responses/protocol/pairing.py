@@ -65,6 +65,20 @@ def without_unanswered_calls(items: Sequence[JsonObject], following: Sequence[Js
     return tuple(item for item in items if (call := _call(item)) is None or call in answers)
 
 
+def without_past_approvals(items: Sequence[JsonObject], answers: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
+    """Return `items`, which come before the request's own `answers`, without approvals that these do not give.
+
+    Whoever is told of an approval runs the tool: what was approved before has run, or was given up, and must not run now.
+    """
+    given = {item.get("approval_request_id") for item in answers if item.get("type") == "mcp_approval_response"}
+    return tuple(
+        item
+        for item in items
+        if item.get("type") != "mcp_approval_response"
+        and (item.get("type") != "mcp_approval_request" or item.get("id") in given)
+    )
+
+
 def without_orphaned_outputs(items: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
     """Return `items`, a whole history, without outputs whose call was taken out of it: no model accepts those."""
     calls = {call for item in items if (call := _call(item)) is not None}

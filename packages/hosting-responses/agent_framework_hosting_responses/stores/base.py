@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NewType, Protocol
 
@@ -51,6 +51,22 @@ class OwnedRun(NamedTuple):
         """Return the run of a row of responses."""
         attempt = Attempt(RunKey(Partition(row.partition), RunId(row.id)), row.attempt)
         return cls(attempt, row.is_background, row.created_at)
+
+
+class QuestionKey(NamedTuple):
+    """Name what a response asks: one question, or, without a name, all that it waits for."""
+
+    partition: Partition
+    response_id: str
+    question: str = ""
+
+
+class AnsweredAlready(StoreError):  # noqa: N818  what it says
+    """Another response has answered the question, or is about to; nothing was written."""
+
+    def __init__(self, question: QuestionKey) -> None:
+        super().__init__("Another response has answered the question.")
+        self.question = question
 
 
 class UnknownConversation(StoreError):  # noqa: N818  what it says
@@ -176,6 +192,28 @@ class ResponseStore(Protocol):
 
     async def context(self, key: RunKey) -> Context | None:
         """Return the context that ends with this response's output; `None` if the response is unknown."""
+        ...
+
+
+class Settlements(Protocol):
+    """Which questions have been answered, each by one response: whoever answers, says so first.
+
+    A named question is settled for good. What a response waits for as a whole is settled unless the one that has answered
+    it fails: without an answer nobody could go on.
+
+    Raises:
+        StoreUnavailable: from every method, and the participant, when the store cannot be reached.
+    """
+
+    def settling(self, questions: Collection[QuestionKey], *, by: RunKey) -> Participant:
+        """Return what settles all of the questions when the response `by` is stored, or none.
+
+        It raises `AnsweredAlready` if one of them is settled by another response.
+        """
+        ...
+
+    async def reopen(self, by: RunKey) -> None:
+        """Say that the questions have not been answered that were settled by this response: nothing came of it."""
         ...
 
 

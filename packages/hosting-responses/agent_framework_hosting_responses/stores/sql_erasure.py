@@ -22,7 +22,7 @@ from agent_framework_hosting.stores.sql import SqlSessionStore, erase_sessions
 from agent_framework_hosting.targets.workflow import erase_checkpoint
 
 from .context import response_session_key
-from .tables import HAS_ENDED, IS_RUNNING, responses
+from .tables import HAS_ENDED, IS_RUNNING, responses, settlements
 
 _IS_LIVE = responses.c.is_deleted.is_(sa.false())
 _NAMES: Final[sa.BindParameter[Any]] = sa.bindparam("names", expanding=True)
@@ -81,6 +81,11 @@ _SWEEP = (
     .returning(responses.c.partition, responses.c.id, responses.c.previous_response_id)
 )
 
+# Nobody can answer what it has asked any more.
+_FORGET_ANSWERS = sa.delete(settlements).where(
+    sa.tuple_(settlements.c.partition, settlements.c.response_id).in_(_NAMES)
+)
+
 _IS_ENDED = sa.and_(_IS_LIVE, HAS_ENDED)
 OUTDATED: Final = Outdated(
     sa.select(responses.c.partition, responses.c.id, responses.c.stored_at)
@@ -129,6 +134,8 @@ def _sweep(connection: sa.Connection, names: Collection[tuple[str, str]]) -> Non
             # Whoever continues one of these at this moment is waited for: the statement after this one sees it.
             connection.execute(_HOLD_UNNEEDED, named)
         gone = connection.execute(_SWEEP, named).all()
+        if gone:
+            connection.execute(_FORGET_ANSWERS, {"names": [(row.partition, row.id) for row in gone]})
         # Again where branches meet that have gone together: each kept it for the other.
         names = {(row.partition, row.previous_response_id) for row in gone if row.previous_response_id is not None}
         names -= {(row.partition, row.id) for row in gone}

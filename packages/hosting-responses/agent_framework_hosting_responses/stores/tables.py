@@ -112,6 +112,18 @@ conversation_items = sa.Table(
     sa.Index("afhost_conversation_items_id", "partition", "conversation_id", "item_id", unique=True),
 )
 
+settlements = sa.Table(
+    "afhost_settlements",
+    metadata,
+    sa.Column("partition", sa.Text, primary_key=True),
+    # The response that asks; the question is empty where all that it waits for is meant.
+    sa.Column("response_id", sa.Text, primary_key=True),
+    sa.Column("question", sa.Text, primary_key=True),
+    # The response that has answered.
+    sa.Column("settled_by", sa.Text, nullable=False),
+    sa.Index("afhost_settlements_by", "partition", "settled_by"),
+)
+
 
 def _stores(database: Database, retention: Retention) -> Sequence[Prunable]:
     from .sql_conversations import SqlConversationStore  # noqa: PLC0415  they import the tables

@@ -3,7 +3,8 @@
 What is stored is the framework's encoding, the same as in the files of `FileCheckpoints`: JSON for everything that JSON
 can say, and for all other values a pickle inside the JSON. Reading uses the framework's restricted unpickler:
 
-- A pickle can name plain Python value types (`datetime`, `Decimal`, `deque`, …), classes of `agent_framework`,
+- A pickle can name plain Python value types (`datetime`, `Decimal`, `deque`, …), lists of them as types (`list[str]`),
+  classes of `agent_framework`,
   `agent_framework_orchestrations` and `openai.types`, and classes given to `agent_framework.register_checkpoint_type`.
   Functions and all other classes are refused. The same list holds for writing: what could not be read back is not saved.
 - What callers send is never read as a pickle, whatever it looks like: it gets in as values.
@@ -27,7 +28,7 @@ from agent_framework import CheckpointStorage, WorkflowCheckpoint, WorkflowCheck
 # The framework exports its codec only inside of `FileCheckpointStorage`; a second encoding of the same values would be worse.
 from agent_framework._workflows._checkpoint_encoding import decode_checkpoint_value, encode_checkpoint_value
 
-from ..checkpoints import NOT_STORABLE, is_checkpoint_id, path_segment
+from ..checkpoints import ALLOWED_TYPES, NOT_STORABLE, is_checkpoint_id, path_segment
 from ..isolation import Partition
 from ..stores.base import Retention, StoreStats
 from .database import Database
@@ -241,4 +242,4 @@ def _decoded(stored: bytes) -> WorkflowCheckpoint:
     except ValueError as error:
         raise WorkflowCheckpointException("The stored checkpoint is damaged.") from error
     # Never without a list, which would mean that everything may be unpickled; the framework adds the registered types.
-    return WorkflowCheckpoint.from_dict(decode_checkpoint_value(encoded, allowed_types=frozenset()))
+    return WorkflowCheckpoint.from_dict(decode_checkpoint_value(encoded, allowed_types=ALLOWED_TYPES))

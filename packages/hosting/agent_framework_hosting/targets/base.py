@@ -48,7 +48,8 @@ class TargetInput:
 
     `messages` is any shape of `AgentRunInputs`, or any object of the workflow's input type. `session` is the run's own
     copy: the target changes it, and what it leaves in it is what the next turn continues from; without `keeps_session`
-    there will be no next turn, and the run must leave nothing behind. `options` are chat options in Agent Framework's
+    there will be no next turn, and the run must leave nothing behind. `answers` are there if the run goes on with answers to
+    what the last one has asked (see `Asking`), instead of `messages`: id of the request → `Question.answer`. `options` are chat options in Agent Framework's
     words; `attributes` are bound through `bind_request_context`. `run` is `None` if nobody will ask for it by its id.
     """
 
@@ -59,6 +60,7 @@ class TargetInput:
     options: Mapping[str, object] = field(default_factory=dict)
     attributes: Mapping[str, object] = field(default_factory=dict)
     run: HostedRun | None = None
+    answers: Mapping[str, object] = field(default_factory=dict)
 
 
 class Target(Protocol):
@@ -151,6 +153,43 @@ async def abandon(target: Target, partition: Partition, run_id: str) -> None:
     """Have `target` erase what it keeps of a run that has failed or was cancelled, if it is `Resumable`."""
     if isinstance(target, Resumable):
         await target.abandon(partition, run_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A person's decision whether a tool may run."""
+
+    is_approved: bool
+    reason: str | None = None
+
+
+class Question(Protocol):
+    """What a run has asked, and the next one needs an answer to."""
+
+    def answer(self, given: str | Approval) -> object:
+        """Return what the target gets for what the caller has `given`.
+
+        Raises:
+            WrongAnswer: it is not what the target waits for.
+        """
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """What a target is, too, if its runs may end with questions, without whose answers it does not go on."""
+
+    async def questions(self, partition: Partition, session: AgentSession) -> Mapping[str, Question]:
+        """Return the questions that a run which goes on from `session` may answer: all of them, or some.
+
+        They are named by the `call_id` of a function call, or the `id` of an approval request, that a run has put out.
+        Without any, the session is continued with messages.
+
+        Raises:
+            StoreError: they cannot be read now.
+            TargetError: they cannot be read any more.
+        """
+        ...
 
 
 @contextlib.asynccontextmanager

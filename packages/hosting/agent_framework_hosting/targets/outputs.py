@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import uuid
 from collections.abc import Sequence
@@ -20,7 +19,8 @@ from agent_framework import (
     WorkflowEvent,
 )
 
-from ..errors import TargetError
+from .questions import WorkflowQuestion
+from .texts import as_text
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class WorkflowOutputs:
     - Intermediate outputs are hidden, or marked `additional_properties["phase"] = "commentary"`.
     - A message that repeats what was put out before (the whole response after an agent's stream) is left out.
     - While one executor is putting out, what others put out at the same time waits until it is done.
+    - A request for input is a message of its own (see `WorkflowQuestion`).
     - Messages of the roles `user` and `system` are input that came along, not output.
     """
 
@@ -59,11 +60,7 @@ class WorkflowOutputs:
         self._told.recall(told)
 
     def feed(self, event: WorkflowEvent[Any]) -> list[AgentResponseUpdate]:
-        """Return the updates to hand out now.
-
-        Raises:
-            TargetError: the workflow asked for input, which the host cannot deliver yet.
-        """
+        """Return the updates to hand out now."""
         match event.type:
             case "output":
                 return self._turns.admit(event.executor_id, self._answer(event.executor_id, event.data))
@@ -76,7 +73,7 @@ class WorkflowOutputs:
             case "superstep_completed":
                 return self._turns.release_all()
             case "request_info":
-                raise TargetError("The workflow asked for input (request_info), which the host cannot deliver yet.")
+                return self._turns.admit(event.source_executor_id, [_question(event)])
             case "error":
                 # The executor reported it and went on; what ends a run is raised by the run itself.
                 logger.warning("An executor reported an error.", exc_info=cast("BaseException | None", event.data))
@@ -250,7 +247,7 @@ def _all_parts(output: object) -> list[_Part]:
     response = _as_response(output)
     if response is not None:
         return [("message", update) for update in response.to_updates()]
-    return [_plain(_as_text(output))]
+    return [_plain(as_text(output))]
 
 
 def _parts_of_items(items: Sequence[object]) -> list[_Part]:
@@ -259,7 +256,14 @@ def _parts_of_items(items: Sequence[object]) -> list[_Part]:
         return [_plain(*contents)]
     if all(isinstance(item, _WITH_PARTS) for item in items):
         return [part for item in items for part in _all_parts(item)]
-    return [_plain(_as_text(items))]
+    return [_plain(as_text(items))]
+
+
+def _question(event: WorkflowEvent[Any]) -> AgentResponseUpdate:
+    asked = WorkflowQuestion(event).content
+    return AgentResponseUpdate(
+        contents=[asked], role="assistant", author_name=event.source_executor_id, message_id=uuid.uuid4().hex
+    )
 
 
 def _as_response(output: object) -> AgentResponse[Any] | None:
@@ -273,34 +277,3 @@ def _as_response(output: object) -> AgentResponse[Any] | None:
 def _plain(*contents: str | Content) -> _Part:
     as_contents = [Content.from_text(content) if isinstance(content, str) else content for content in contents]
     return "plain", AgentResponseUpdate(contents=as_contents, role="assistant")
-
-
-def _as_text(output: object) -> str:
-    """Return JSON for what has fields or items, for anything else what `str` makes of it."""
-    try:
-        structure = _structure(output)
-    except TypeError:
-        return str(output)
-    return json.dumps(structure, default=_structure_or_text, ensure_ascii=False)
-
-
-def _structure_or_text(value: object) -> object:
-    try:
-        return _structure(value)
-    except TypeError:
-        return str(value)
-
-
-def _structure(value: object) -> object:
-    """Return the value in terms that `json` knows, one level deep; `TypeError` if it has no structure."""
-    if isinstance(value, (dict, list, tuple)):
-        return value
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    # Pydantic models, without importing pydantic for it.
-    dump = getattr(value, "model_dump", None)
-    if callable(dump) and not isinstance(value, type):
-        return cast("object", dump(mode="json"))
-    raise TypeError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,14 +36,17 @@ from ..checkpoints import (
 from ..errors import ConfigurationError, LeaseLost, StaleWrite, StoreError, StoreUnavailable, TargetError
 from ..isolation import Partition
 from .agent import AgentTarget
-from .base import HostedRun, Resumption, TargetInput, bound_request_context
+from .base import HostedRun, Question, Resumption, TargetInput, bound_request_context
 from .blueprint import WorkflowBlueprint, agents_of
 from .outputs import IntermediateOutputs, WorkflowOutputs
+from .questions import WorkflowQuestion
 
 logger = logging.getLogger(__name__)
 
 SESSION_STATE_KEY: Final = "agent_framework_hosting.workflow"
-"""Where a session keeps the position of its conversation: `{"chain": str, "checkpoint_id": str}`."""
+"""Where a session keeps the position of its conversation: `{"chain": str, "checkpoint_id": str}`.
+
+`"waits": True` stands there, too, if the workflow has asked something and goes on with answers only."""
 
 RUN_METADATA_KEY: Final = "agent_framework_hosting.run"
 """Where a checkpoint keeps what it takes to resume its run: `{"attempt": int, "mark": JSON, "told": JSON}`."""
@@ -99,6 +102,19 @@ class WorkflowTarget:
         """Erase the checkpoint that `session` continues from. See `Erasable.erase`."""
         await erase_checkpoint(self.checkpoints, partition, session)
 
+    async def questions(self, partition: Partition, session: AgentSession) -> Mapping[str, Question]:
+        """Return what the workflow has asked. See `Asking.questions`."""
+        position = _Position.of(session)
+        if position is None or not position.waits:
+            return {}
+        try:
+            last = await self.checkpoints.chain(partition, position.chain).load(position.checkpoint_id)
+        except OSError as error:
+            raise StoreUnavailable("The checkpoint at which the workflow waits cannot be read.") from error
+        except WorkflowCheckpointException as error:
+            raise TargetError("The checkpoint at which the workflow waits is gone or unusable.") from error
+        return {name: WorkflowQuestion(event) for name, event in last.pending_request_info_events.items()}
+
     @property
     def can_resume(self) -> bool:
         """Whether the checkpoints outlive the process. See `Resumable.can_resume`."""
@@ -152,11 +168,11 @@ class WorkflowTarget:
         turn = _Turn(self.checkpoints, run, outputs)
         try:
             async with bound_request_context(_bindables(workflow), run.attributes):
-                events = await turn.begin(workflow, run.messages)
+                events = await turn.begin(workflow)
                 try:
                     async for event in events:
                         turn.observe(event)
-                        for update in outputs.feed(event):
+                        for update in () if turn.was_told(event) else outputs.feed(event):
                             yield update
                         # Not before the channel has taken what was put out until then.
                         await turn.advance()
@@ -224,6 +240,7 @@ class _Turn:
 
     def __init__(self, checkpoints: Checkpoints, run: TargetInput, outputs: WorkflowOutputs) -> None:
         self._session = run.session
+        self._given, self._answers = run.messages, run.answers
         self._run = HostedRun(run_id="") if run.run is None else run.run
         self._outputs = outputs
         self._is_kept = run.session is not None and run.keeps_session
@@ -235,19 +252,27 @@ class _Turn:
         self._saved = RunCheckpoints(self._chain)
         self._held = _HeldCheckpoints(self._chain)
         self._supersteps: int | None = None
+        self._waits = False
+        # What was asked before: a workflow that goes on from a checkpoint asks again.
+        self._asked: set[str] = set()
 
-    async def begin(self, workflow: Workflow, given: object) -> ResponseStream[WorkflowEvent[Any], Any]:
-        """Start the workflow, with what was `given`, or where an earlier attempt at the run has stopped.
+    async def begin(self, workflow: Workflow) -> ResponseStream[WorkflowEvent[Any], Any]:
+        """Start the workflow, with what was given, or where an earlier attempt at the run has stopped.
 
         Raises:
-            TargetError: the checkpoint to go on from is not there any more.
+            TargetError: the checkpoint to go on from is not there any more, or the workflow waits for answers.
             ConfigurationError: the workflow does not take what was given.
         """
         # Never nothing: a workflow that was built with a storage of its own would then put all callers' states there.
         checkpoints = self._held if self._is_kept else ReadOnlyCheckpoints()
         resumption = self._run.resumption
         if resumption is None:
-            message = _input_for(workflow, given)
+            if self._answers:
+                await self._restore(workflow)
+                return workflow.run(responses=self._answers, stream=True, checkpoint_storage=checkpoints)
+            if self._position is not None and self._position.waits:
+                raise TargetError("The workflow waits for answers, and goes on with nothing else.")
+            message = _input_for(workflow, self._given)
             await self._restore(workflow)
             return workflow.run(message, stream=True, checkpoint_storage=checkpoints)
         stored = await self._chain.list_checkpoints(workflow_name=self._chain_id)
@@ -256,6 +281,9 @@ class _Turn:
             raise TargetError("The checkpoint that the run goes on from is gone.")
         self._saved.adopt([one.checkpoint_id for one in stored], last=last)
         self._supersteps = last.iteration_count
+        # What was pending when it was stored had been put out, or the checkpoint would not be there.
+        self._waits = bool(last.pending_request_info_events)
+        self._asked.update(last.pending_request_info_events)
         self._outputs.recall(last.metadata[RUN_METADATA_KEY]["told"])
         return workflow.run(stream=True, checkpoint_id=last.checkpoint_id, checkpoint_storage=checkpoints)
 
@@ -277,6 +305,13 @@ class _Turn:
             raise TargetError("The checkpoint that the conversation continues from is gone or unusable.") from error
         finally:
             await events.close()
+
+    def was_told(self, event: WorkflowEvent[Any]) -> bool:
+        """Whether the event asks what was asked before this attempt, and is still open."""
+        if event.type != "request_info" or event.request_id not in self._asked:
+            return False
+        self._asked.discard(event.request_id)
+        return True
 
     def observe(self, event: WorkflowEvent[Any]) -> None:
         """Note how far the workflow has come."""
@@ -300,6 +335,7 @@ class _Turn:
         checkpoint = self._held.take()
         if checkpoint is None:
             return
+        self._waits = bool(checkpoint.pending_request_info_events)
         metadata = dict(checkpoint.metadata)
         if self._run.settle is not None:
             mark = await self._run.settle()
@@ -323,7 +359,8 @@ class _Turn:
         await self._store()
         if self._saved.last_id is None or self._saved.last_iteration != self._supersteps:
             raise self._unsaved() from self._saved.error
-        self._session.state[SESSION_STATE_KEY] = {"chain": self._chain_id, "checkpoint_id": self._saved.last_id}
+        position = {"chain": self._chain_id, "checkpoint_id": self._saved.last_id}
+        self._session.state[SESSION_STATE_KEY] = {**position, "waits": True} if self._waits else position
 
     def _unsaved(self) -> TargetError:
         return TargetError(
@@ -376,13 +413,16 @@ async def _undisturbed(work: Coroutine[object, object, None]) -> None:
 class _Position:
     chain: str
     checkpoint_id: str
+    waits: bool
 
     @classmethod
     def of(cls, session: AgentSession) -> _Position | None:
         state = session.state.get(SESSION_STATE_KEY)
         if state is None:
             return None
-        return cls(chain=str(state["chain"]), checkpoint_id=str(state["checkpoint_id"]))
+        return cls(
+            chain=str(state["chain"]), checkpoint_id=str(state["checkpoint_id"]), waits=state.get("waits") is True
+        )
 
 
 def _input_for(workflow: Workflow, given: object) -> object:

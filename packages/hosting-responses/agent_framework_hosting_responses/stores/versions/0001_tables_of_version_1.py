@@ -100,3 +100,14 @@ def upgrade() -> None:
             sqlite_where=sa.text("status IN ('queued', 'in_progress')"),
             postgresql_where=sa.text("status IN ('queued', 'in_progress')"),
         )
+
+    op.create_table(
+        "afhost_settlements",
+        sa.Column("partition", sa.Text(), nullable=False),
+        sa.Column("response_id", sa.Text(), nullable=False),
+        sa.Column("question", sa.Text(), nullable=False),
+        sa.Column("settled_by", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("partition", "response_id", "question"),
+    )
+    with op.batch_alter_table("afhost_settlements", schema=None) as batch_op:
+        batch_op.create_index("afhost_settlements_by", ["partition", "settled_by"], unique=False)

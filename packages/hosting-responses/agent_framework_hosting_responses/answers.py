@@ -1,0 +1,134 @@
+"""Answers to what a workflow has asked: which items of a request they are, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent_framework_hosting.errors import WrongAnswer
+from agent_framework_hosting.targets.base import Approval, Question
+
+from .protocol import errors
+from .protocol.json import JsonObject
+from .stores.context import Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What the target needs to know before it goes on: its `questions` by its own names of them.
+
+    It goes on from the session after the response `response_id`.
+    """
+
+    response_id: str = ""
+    questions: Mapping[str, Question] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a request answers: `values` by the target's names. `rest` are the request's other items.
+
+    `is_open` tells the ids on the wire of the calls that were asked and may stay open.
+    """
+
+    values: Mapping[str, object]
+    rest: tuple[JsonObject, ...]
+    open_calls: frozenset[str]
+
+
+def answers_in(items: Sequence[JsonObject], waiting: Waiting, context: Context) -> Answers:
+    """Return what the request's `items` answer of what the target waits for.
+
+    Some questions may stay open, for later requests.
+
+    Raises:
+        RequestError: there is no answer, a second one, one to something else, or one that the target cannot take; or
+            there are messages, for which the target does not wait.
+    """
+    asked = _asked(waiting, context)
+    values: dict[str, object] = {}
+    rest: list[JsonObject] = []
+    for item in items:
+        answered_id = _answered_id(item)
+        if answered_id is None:
+            rest.append(item)
+            continue
+        name = asked.get(answered_id)
+        if name is None or name in values:
+            raise _not_open(item, answered_id, is_asked=name is not None or _is_known(answered_id, context))
+        try:
+            values[name] = waiting.questions[name].answer(_given(item))
+        except WrongAnswer as error:
+            raise errors.wrong_answer(answered_id, str(error)) from error
+    if not values:
+        raise _missing(next(iter(asked), waiting.response_id), context)
+    if any(item.get("type") == "message" for item in rest):
+        raise errors.answers_only()
+    return Answers(values=values, rest=tuple(rest), open_calls=frozenset(asked))
+
+
+def check_nothing_is_answered_again(items: Sequence[JsonObject], context: Sequence[JsonObject]) -> None:
+    """Refuse answers to what was asked and answered before, for a target that waits for none.
+
+    Raises:
+        RequestError: an item answers what another one in the context has answered.
+    """
+    answered = {answered_id for item in context if (answered_id := _answered_id(item)) is not None}
+    for item in items:
+        answered_id = _answered_id(item)
+        if answered_id in answered:
+            raise _not_open(item, str(answered_id), is_asked=True)
+
+
+def _asked(waiting: Waiting, context: Context) -> dict[str, str]:
+    """Return id on the wire → the target's name, for what was asked last under each name."""
+    call_ids, approvals = context.all_call_ids(), context.all_approvals()
+    ids: dict[str, str] = {}
+    for item in context.all_items():
+        wire_id = str(item.get("call_id") or item.get("id"))
+        if item.get("type") == "function_call":
+            ids[call_ids.get(wire_id, wire_id)] = wire_id
+        elif item.get("type") == "mcp_approval_request" and wire_id in approvals:
+            ids[str(approvals[wire_id]["request_id"])] = wire_id
+    return {wire_id: name for name, wire_id in ids.items() if name in waiting.questions}
+
+
+def _answered_id(item: JsonObject) -> str | None:
+    match item.get("type"):
+        case "function_call_output":
+            return str(item.get("call_id"))
+        case "mcp_approval_response":
+            return str(item.get("approval_request_id"))
+    return None
+
+
+def _given(item: JsonObject) -> str | Approval:
+    if item["type"] == "mcp_approval_response":
+        reason = item.get("reason")
+        return Approval(is_approved=item["approve"] is True, reason=reason if isinstance(reason, str) else None)
+    output = item.get("output") or ""
+    if not isinstance(output, list):
+        return str(output)
+    texts = [part["text"] for part in output if isinstance(part, dict) and part.get("type") == "input_text"]
+    if len(texts) != len(output):
+        raise WrongAnswer("The answer must be text.")
+    return "".join(map(str, texts))
+
+
+def _is_known(answered_id: str, context: Context) -> bool:
+    return any(answered_id in {item.get("call_id"), item.get("id")} for item in context.all_items())
+
+
+def _not_open(item: JsonObject, answered_id: str, *, is_asked: bool) -> errors.RequestError:
+    if item["type"] == "mcp_approval_response":
+        return (
+            errors.approval_answered_already(answered_id)
+            if is_asked
+            else errors.approval_request_not_found(answered_id)
+        )
+    return errors.call_answered_already(answered_id) if is_asked else errors.call_not_found(answered_id)
+
+
+def _missing(answered_id: str, context: Context) -> errors.RequestError:
+    is_approval = answered_id in context.all_approvals()
+    return (errors.approval_missing if is_approval else errors.call_output_missing)(answered_id)

@@ -1,0 +1,577 @@
+"""People in the loop: what a workflow asks, and tools that need an approval, answered by the official client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import live
+import openai
+import pytest
+import wire
+from agent_framework import (
+    Agent,
+    AgentExecutor,
+    BaseChatClient,
+    ChatMiddlewareLayer,
+    ChatResponse,
+    ChatResponseUpdate,
+    Content,
+    Executor,
+    FunctionInvocationLayer,
+    Message,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowContext,
+    handler,
+    register_checkpoint_type,
+    response_handler,
+    tool,
+)
+from pydantic import BaseModel
+from states import State, here
+
+from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting_responses import ResponsesChannel
+
+SECONDS = 60.0
+
+
+@dataclass
+class Refund:
+    """What is asked."""
+
+    order: str
+    amount: int
+
+
+@dataclass
+class Verdict:
+    """An answer with fields."""
+
+    approved: bool
+    note: str = ""
+
+
+class Address(BaseModel):
+    """An answer that is a model."""
+
+    street: str
+    number: int
+
+
+for kind in (Refund, Verdict, Address):
+    register_checkpoint_type(kind)
+
+
+class Clerk(Executor):
+    """Asks for what it is told to ask, and says what it was answered."""
+
+    def __init__(self) -> None:
+        super().__init__(id="clerk")
+        self.answers: list[str] = []
+
+    @handler
+    async def ask(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
+        for word in message.split():
+            match word:
+                case "bool":
+                    await ctx.request_info(Refund("A1", 20), bool)
+                case "str":
+                    await ctx.request_info("which?", str)
+                case "int":
+                    await ctx.request_info({"how": "many"}, int)
+                case "verdict":
+                    await ctx.request_info(Refund("A2", 5), Verdict)
+                case "address":
+                    await ctx.request_info("where?", Address)
+                case "list":
+                    await ctx.request_info(["a", "b"], list[str])
+                case _:
+                    await ctx.yield_output(f"[{word}]")
+
+    async def _note(self, answer: object, ctx: WorkflowContext[Any, str]) -> None:
+        if answer == "fail":
+            raise ValueError("secret reason")
+        self.answers.append(repr(answer))
+        await ctx.yield_output("|".join(self.answers))
+        if answer == "again":
+            await ctx.request_info("again?", str)
+
+    @response_handler
+    async def on_bool(self, asked: Refund, answer: bool, ctx: WorkflowContext[Any, str]) -> None:
+        await self._note((asked.order, answer), ctx)
+
+    @response_handler
+    async def on_str(self, asked: str, answer: str, ctx: WorkflowContext[Any, str]) -> None:
+        await self._note(answer, ctx)
+
+    @response_handler
+    async def on_int(self, asked: dict[str, str], answer: int, ctx: WorkflowContext[Any, str]) -> None:
+        await self._note(answer, ctx)
+
+    @response_handler
+    async def on_verdict(self, asked: Refund, answer: Verdict, ctx: WorkflowContext[Any, str]) -> None:
+        await self._note(answer, ctx)
+
+    @response_handler
+    async def on_address(self, asked: str, answer: Address, ctx: WorkflowContext[Any, str]) -> None:
+        await self._note(answer, ctx)
+
+    @response_handler
+    async def on_list(self, asked: list[str], answer: list[str], ctx: WorkflowContext[Any, str]) -> None:
+        await self._note(answer, ctx)
+
+    async def on_checkpoint_save(self) -> dict[str, Any]:
+        return {"answers": list(self.answers)}
+
+    async def on_checkpoint_restore(self, state: dict[str, Any]) -> None:
+        self.answers = list(state["answers"])
+
+
+def asking() -> Workflow:
+    return WorkflowBuilder(start_executor=Clerk(), name="clerk").build()
+
+
+def host_of(target: Any, **options: Any) -> AgentFrameworkHost:
+    return AgentFrameworkHost(target, channels=[ResponsesChannel()], **{**here(), **options})
+
+
+@asynccontextmanager
+async def hosted(target: Any, **options: Any) -> AsyncGenerator[Any, None]:
+    async with live.serve(host_of(target, **options).app) as served:
+        yield served.client.responses
+
+
+def calls_of(response: Any) -> list[Any]:
+    return [item for item in response.output if item.type == "function_call"]
+
+
+def answer(call: Any, text: str) -> Any:
+    return {"type": "function_call_output", "call_id": call.call_id, "output": text}
+
+
+async def refusal(create: Any, **body: Any) -> str:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await create(model="m", **body)
+    return str(refused.value.body["message"])  # type: ignore[index]
+
+
+@pytest.mark.behaviour("F3")
+@pytest.mark.usefixtures("on_every_store")
+@pytest.mark.parametrize(
+    ("question", "given", "wrong", "taken"),
+    [
+        ("bool", "true", "perhaps", "('A1', True)"),
+        ("str", "7", None, "'7'"),
+        ("int", "7", "seven", "7"),
+        ("verdict", '{"approved": false, "note": "no"}', '{"note": "no"}', "Verdict(approved=False, note='no')"),
+        ("address", '{"street": "Hill", "number": 3}', '{"street": "Hill"}', "Address(street='Hill', number=3)"),
+        ("list", '["x", "y"]', '"x"', "['x', 'y']"),
+    ],
+)
+async def test_what_a_workflow_asks_is_a_call_and_its_output_is_decoded_into_what_it_waits_for(
+    question: str, given: str, wrong: str | None, taken: str
+) -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input=question)
+        (call,) = calls_of(asked)
+        if wrong is not None:
+            message = await refusal(responses.create, input=[answer(call, wrong)], previous_response_id=asked.id)
+            assert call.call_id in message
+            assert "schema" in message
+        done = await responses.create(model="m", input=[answer(call, given)], previous_response_id=asked.id)
+
+    assert asked.status == "completed"
+    assert done.output_text == taken
+
+
+@pytest.mark.behaviour("F3")
+async def test_a_question_tells_what_is_asked_and_what_is_expected() -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="bool str verdict")
+
+    arguments = {call.name: json.loads(call.arguments) for call in calls_of(asked)}
+    of_fields, of_text = calls_of(asked)[0], calls_of(asked)[1]
+    assert (of_fields.name, of_text.name) == ("Refund", "clerk")
+    assert json.loads(of_fields.arguments) == {
+        "request": {"order": "A1", "amount": 20},
+        "response_schema": {"type": "boolean"},
+    }
+    assert arguments["clerk"] == {"request": "which?", "response_schema": {"type": "string"}}
+    assert set(arguments["Refund"]["response_schema"]["properties"]) == {"approved", "note"}
+
+
+@pytest.mark.behaviour("F3")
+async def test_a_question_survives_a_restart_and_is_answered_on_another_replica(durable_state: State) -> None:
+    options = durable_state.options
+    async with hosted(asking, **options) as responses:
+        asked = await responses.create(model="m", input="verdict")
+        async with AsyncExitStack() as stack:
+            other = responses
+            if durable_state.kind == "postgres":  # several processes
+                other = await stack.enter_async_context(hosted(asking, **options))
+            second = await other.create(
+                model="m", input=[answer(calls_of(asked)[0], '{"approved": true}')], previous_response_id=asked.id
+            )
+            again = await other.create(model="m", input="str", previous_response_id=second.id)
+    async with hosted(asking, **options) as responses:
+        third = await responses.create(
+            model="m", input=[answer(calls_of(again)[0], "yes")], previous_response_id=again.id
+        )
+
+    assert second.output_text == "Verdict(approved=True, note='')"
+    assert third.output_text == "Verdict(approved=True, note='')|'yes'"
+
+
+@pytest.mark.behaviour("F3")
+@pytest.mark.usefixtures("on_every_store")
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_questions_are_answered_one_at_a_time_or_together(is_streamed: bool) -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="bool int str")
+        first, second, third = calls_of(asked)
+        one = await responses.create(model="m", input=[answer(second, "2")], previous_response_id=asked.id)
+        assert calls_of(one) == []
+        again = [answer(third, "x"), answer(second, "3")]
+        assert second.call_id in await refusal(responses.create, input=again, previous_response_id=one.id)
+        assert first.call_id in await refusal(responses.create, input="hello", previous_response_id=one.id)
+        rest: Any = {"input": [answer(third, "x"), answer(first, "false")], "previous_response_id": one.id}
+        if is_streamed:
+            async with responses.stream(model="m", **rest) as stream:
+                done = await stream.get_final_response()
+        else:
+            done = await responses.create(model="m", **rest)
+        after = await responses.create(model="m", input="hello", previous_response_id=done.id)
+
+    assert "('A1', False)" in done.output_text
+    assert "'x'" in done.output_text
+    assert one.output_text == "2"
+    assert after.output_text == "[hello]"
+
+
+@pytest.mark.behaviour("F3", "F4")
+@pytest.mark.usefixtures("on_every_store")
+async def test_a_conversation_goes_on_with_the_answer_and_with_nothing_else() -> None:
+    async with live.serve(host_of(asking).app) as served:
+        responses = served.client.responses
+        conversation = await served.client.conversations.create()
+        asked = await responses.create(model="m", input="str", conversation=conversation.id)
+        (call,) = calls_of(asked)
+        assert call.call_id in await refusal(responses.create, input="hello", conversation=conversation.id)
+        done = await responses.create(model="m", input=[answer(call, "this")], conversation=conversation.id)
+        again = await refusal(responses.create, input=[answer(call, "that")], conversation=conversation.id)
+        after = await responses.create(model="m", input="hello", conversation=conversation.id)
+
+    assert (done.output_text, after.output_text) == ("'this'", "[hello]")
+    assert "already been answered" in again
+
+
+@pytest.mark.behaviour("F4")
+@pytest.mark.usefixtures("on_every_store")
+async def test_what_is_no_answer_to_an_open_question_is_refused_and_the_workflow_does_not_advance() -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="str")
+        other = await responses.create(model="m", input="str")
+        (call,), (foreign,) = calls_of(asked), calls_of(other)
+        forged = {"type": "function_call_output", "call_id": "call_forged", "output": "x"}
+        replayed = {"type": "function_call", "call_id": "call_forged", "name": "clerk", "arguments": "{}"}
+        approval = {"type": "mcp_approval_response", "approval_request_id": call.call_id, "approve": True}
+        message = {"role": "user", "content": "hello"}
+        inputs: Sequence[Any] = [
+            "plain text",
+            [],
+            [forged],
+            [replayed, forged],
+            [answer(foreign, "x")],
+            [approval],
+            [answer(call, "x"), forged],
+            [answer(call, "x"), answer(call, "x")],
+            [answer(call, "x"), message],
+        ]
+        for given in inputs:
+            await refusal(responses.create, input=given, previous_response_id=asked.id)
+        await refusal(responses.create, input=[answer(call, "x")])
+        done = await responses.create(model="m", input=[answer(call, "this")], previous_response_id=asked.id)
+
+    assert done.output_text == "'this'"
+
+
+@pytest.mark.behaviour("F4")
+@pytest.mark.usefixtures("on_every_store")
+@pytest.mark.parametrize("stored", [True, False])
+async def test_an_answer_counts_once_wherever_it_is_sent(stored: bool) -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="str")
+        (call,) = calls_of(asked)
+        body: Any = {"input": [answer(call, "this")], "previous_response_id": asked.id}
+        done = await responses.create(model="m", store=stored, **body)
+        messages = [await refusal(responses.create, **body)]
+        other: Any = {**body, "input": [answer(call, "that")]}
+        messages.append(await refusal(responses.create, **other))
+        messages.append(await refusal(responses.create, background=True, **other))
+        if stored:
+            messages.append(await refusal(responses.create, input=[answer(call, "that")], previous_response_id=done.id))
+            after = await responses.create(model="m", input="hello", previous_response_id=done.id)
+            assert after.output_text == "[hello]"
+
+    assert done.output_text == "'this'"
+    assert all("already been answered" in message for message in messages)
+
+
+@pytest.mark.behaviour("F4")
+async def test_of_many_who_answer_at_the_same_moment_one_is_heard(durable_state: State) -> None:
+    async with AsyncExitStack() as stack:
+        replicas = [await stack.enter_async_context(hosted(asking, **durable_state.options))]
+        if durable_state.kind == "postgres":
+            replicas.append(await stack.enter_async_context(hosted(asking, **durable_state.options)))
+        asked = await replicas[0].create(model="m", input="str int")
+        one, two = calls_of(asked)
+        given = [answer(one, "a"), answer(two, "2"), answer(one, "b"), answer(two, "3")]
+        results = await asyncio.gather(
+            *(
+                replica.create(model="m", input=[item], previous_response_id=asked.id)
+                for item in given
+                for replica in replicas
+            ),
+            return_exceptions=True,
+        )
+
+    heard = [result for result in results if not isinstance(result, BaseException)]
+    refused = [result for result in results if isinstance(result, openai.BadRequestError)]
+    assert (len(heard), len(refused)) == (1, len(results) - 1)
+
+
+@pytest.mark.behaviour("F4")
+@pytest.mark.usefixtures("on_every_store")
+@pytest.mark.parametrize("mode", ["one-shot", "streamed", "background"])
+async def test_an_answer_whose_run_failed_can_be_given_again(mode: str) -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="str")
+        (call,) = calls_of(asked)
+        failed_id = await failed_run(responses, mode, input=[answer(call, "fail")], previous_response_id=asked.id)
+        message = await refusal(responses.create, input="hello", previous_response_id=failed_id or asked.id)
+        done = await responses.create(
+            model="m", input=[answer(call, "this")], previous_response_id=failed_id or asked.id
+        )
+        again = await refusal(responses.create, input=[answer(call, "that")], previous_response_id=asked.id)
+
+    assert call.call_id in message
+    assert done.output_text == "'this'"
+    assert "already been answered" in again
+
+
+async def failed_run(responses: Any, mode: str, **body: Any) -> str | None:
+    """Return the id of a response that has failed, if the client gets to know it."""
+    if mode == "one-shot":
+        with pytest.raises(openai.InternalServerError):
+            await responses.create(model="m", **body)
+        return None
+    if mode == "streamed":
+        events = [event async for event in await responses.create(model="m", stream=True, **body)]
+        assert events[-1].type == "response.failed"
+        return str(events[-1].response.id)
+    response = await responses.create(model="m", background=True, **body)
+    async with asyncio.timeout(SECONDS):
+        while response.status in wire.RUNNING:
+            await asyncio.sleep(0.01)
+            response = await responses.retrieve(response.id)
+    assert response.status == "failed"
+    return str(response.id)
+
+
+class Secretary(FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], BaseChatClient[Any]):
+    """A model that wants to send a mail to everybody whom the user names, and says `done` when it knows the results."""
+
+    def _inner_get_response(self, *, messages: Sequence[Message], stream: bool, **kwargs: Any) -> Any:
+        del kwargs
+        last = messages[-1]
+        results = [str(content.result) for content in last.contents if content.type == "function_result"]
+        if "sent to crash" in results:
+            raise RuntimeError("secret reason")
+        if results:
+            contents = [Content.from_text("done")]
+        else:
+            contents = [
+                Content.from_function_call(f"call_{to}", "send_mail", arguments=json.dumps({"to": to}))
+                for to in last.text.split()
+                if to != "hello"
+            ] or [Content.from_text("hello")]
+
+        async def updates() -> AsyncGenerator[ChatResponseUpdate, None]:
+            yield ChatResponseUpdate(contents=contents, role="assistant")
+
+        async def response() -> ChatResponse[Any]:
+            return ChatResponse.from_updates([update async for update in updates()])
+
+        return self._build_response_stream(updates()) if stream else response()
+
+
+class Mailer:
+    """Makes agents, or workflows with one, whose tool needs an approval. `sent` is what the tool has done."""
+
+    def __init__(self, kind: str) -> None:
+        self.sent: list[str] = []
+        self._kind = kind
+
+    @property
+    def target(self) -> Any:
+        """What a host is given."""
+        return self._workflow if self._kind == "workflow" else self._agent()
+
+    def _agent(self) -> Agent[Any]:
+        @tool(approval_mode="always_require")
+        async def send_mail(to: str) -> str:
+            """Send a mail."""
+            self.sent.append(to)
+            await asyncio.sleep(0)
+            return f"sent to {to}"
+
+        return Agent(client=Secretary(), tools=[send_mail], name="mailer")
+
+    def _workflow(self) -> Workflow:
+        return WorkflowBuilder(start_executor=AgentExecutor(self._agent()), name="mailer").build()
+
+
+def approvals_of(response: Any) -> list[Any]:
+    return [item for item in response.output if item.type == "mcp_approval_request"]
+
+
+def approval(asked: Any, *, approve: bool = True) -> Any:
+    return {"type": "mcp_approval_response", "approval_request_id": asked.id, "approve": approve}
+
+
+KINDS = pytest.mark.parametrize("kind", ["agent", "workflow"])
+
+
+@KINDS
+@pytest.mark.behaviour("F5")
+@pytest.mark.usefixtures("on_every_store")
+async def test_an_approval_that_is_sent_again_runs_the_tool_once(kind: str) -> None:
+    mailer = Mailer(kind)
+    async with hosted(mailer.target) as responses:
+        asked = await responses.create(model="m", input="bob")
+        (question,) = approvals_of(asked)
+        assert mailer.sent == []
+        body: Any = {"input": [approval(question)], "previous_response_id": asked.id}
+        done = await responses.create(model="m", **body)
+        messages = [
+            await refusal(responses.create, **body),
+            await refusal(responses.create, store=False, **body),
+            await refusal(responses.create, background=True, **body),
+            await refusal(responses.create, **{**body, "previous_response_id": done.id}),
+            await refusal(responses.create, **{**body, "input": [approval(question, approve=False)]}),
+        ]
+        after = await responses.create(model="m", input="hello", previous_response_id=done.id)
+
+    assert (question.name, json.loads(question.arguments)) == ("send_mail", {"to": "bob"})
+    assert done.output_text == "done"
+    assert all("already been answered" in message for message in messages)
+    assert approvals_of(after) == []
+    assert mailer.sent == ["bob"]
+
+
+@KINDS
+@pytest.mark.behaviour("F5")
+@pytest.mark.usefixtures("on_every_store")
+async def test_a_tool_that_is_refused_does_not_run(kind: str) -> None:
+    mailer = Mailer(kind)
+    async with hosted(mailer.target) as responses:
+        asked = await responses.create(model="m", input="bob")
+        (question,) = approvals_of(asked)
+        done = await responses.create(
+            model="m", input=[approval(question, approve=False)], previous_response_id=asked.id
+        )
+
+    assert done.status == "completed"
+    assert mailer.sent == []
+
+
+@KINDS
+@pytest.mark.behaviour("F5")
+async def test_an_approval_that_two_send_at_the_same_moment_runs_the_tool_once(kind: str, durable_state: State) -> None:
+    mailer = Mailer(kind)
+    async with AsyncExitStack() as stack:
+        hosts = [await stack.enter_async_context(hosted(mailer.target, **durable_state.options))]
+        if durable_state.kind == "postgres":
+            hosts.append(await stack.enter_async_context(hosted(mailer.target, **durable_state.options)))
+        for _ in range(3):
+            mailer.sent.clear()
+            asked = await hosts[0].create(model="m", input="bob")
+            (question,) = approvals_of(asked)
+            results = await asyncio.gather(
+                *(
+                    host.create(model="m", input=[approval(question)], previous_response_id=asked.id)
+                    for _ in range(3)
+                    for host in hosts
+                ),
+                return_exceptions=True,
+            )
+
+            refused = [result for result in results if isinstance(result, openai.BadRequestError)]
+            assert len(refused) == len(results) - 1
+            assert mailer.sent == ["bob"]
+
+
+@KINDS
+@pytest.mark.behaviour("F5")
+async def test_an_approval_survives_a_restart_and_is_used_up_after_another(kind: str, durable_state: State) -> None:
+    mailer = Mailer(kind)
+    async with hosted(mailer.target, **durable_state.options) as responses:
+        asked = await responses.create(model="m", input="bob")
+    (question,) = approvals_of(asked)
+    body: Any = {"input": [approval(question)], "previous_response_id": asked.id}
+    async with hosted(mailer.target, **durable_state.options) as responses:
+        done = await responses.create(model="m", **body)
+    async with hosted(mailer.target, **durable_state.options) as responses:
+        again = await refusal(responses.create, **body)
+
+    assert done.output_text == "done"
+    assert "already been answered" in again
+    assert mailer.sent == ["bob"]
+
+
+@pytest.mark.behaviour("F3")
+@pytest.mark.usefixtures("on_every_store")
+async def test_an_agent_in_a_workflow_goes_on_when_all_its_approvals_are_there() -> None:
+    mailer = Mailer("workflow")
+    async with hosted(mailer.target) as responses:
+        asked = await responses.create(model="m", input="bob eve")
+        first, second = approvals_of(asked)
+        waits = await responses.create(model="m", input=[approval(second)], previous_response_id=asked.id)
+        assert (waits.output, mailer.sent) == ([], [])
+        assert first.id in await refusal(responses.create, input="hello", previous_response_id=waits.id)
+        done = await responses.create(model="m", input=[approval(first, approve=False)], previous_response_id=waits.id)
+
+    assert done.output_text == "done"
+    assert mailer.sent == ["eve"]
+
+
+@pytest.mark.behaviour("F5")
+@pytest.mark.usefixtures("on_every_store")
+async def test_an_approval_whose_run_failed_is_used_up_and_the_agent_can_be_asked_again() -> None:
+    mailer = Mailer("agent")
+    async with hosted(mailer.target) as responses:
+        asked = await responses.create(model="m", input="crash")
+        (question,) = approvals_of(asked)
+        body: Any = {"input": [approval(question)], "previous_response_id": asked.id}
+        failed = await failed_run(responses, "streamed", **body)
+        assert mailer.sent == ["crash"]
+        messages = [
+            await refusal(responses.create, **body),
+            await refusal(responses.create, **{**body, "previous_response_id": failed}),
+        ]
+        # What was approved in the turn that failed is not approved now.
+        after = await responses.create(model="m", input="hello", previous_response_id=failed)
+        assert (after.output_text, mailer.sent) == ("hello", ["crash"])
+        again = await responses.create(model="m", input="bob", previous_response_id=failed)
+        (second,) = approvals_of(again)
+        done = await responses.create(model="m", input=[approval(second)], previous_response_id=again.id)
+
+    assert all("already been answered" in message for message in messages)
+    assert done.output_text == "done"
+    assert mailer.sent == ["crash", "bob"]

@@ -1,0 +1,26 @@
+"""Answered questions in memory."""
+
+from __future__ import annotations
+
+import pytest
+from settlement_rules import FIRST, SECOND, SettlementRules, by
+
+from agent_framework_hosting_responses.stores.memory_settlements import MemorySettlements
+
+
+class TestMemorySettlements(SettlementRules):
+    """In one process."""
+
+    @pytest.fixture
+    def settlements(self) -> MemorySettlements:
+        return MemorySettlements()
+
+
+async def test_the_oldest_are_forgotten() -> None:
+    now = 0.0
+    settlements = MemorySettlements(max_age=10, clock=lambda: now)
+    await settlements.settling([FIRST], by=by(1)).finish()
+
+    now = 11.0
+
+    await settlements.settling([FIRST, SECOND], by=by(2)).finish()

@@ -1,0 +1,75 @@
+"""Answered questions in databases."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from msgspec.structs import replace
+from settlement_rules import ADA, FIRST, WAITS, SettlementRules, by
+
+from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
+from agent_framework_hosting.sql.database import Database
+from agent_framework_hosting_responses.stores.base import AnsweredAlready, QuestionKey, ResponseRecord
+from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
+from agent_framework_hosting_responses.stores.sql_settlements import SqlSettlements
+from agent_framework_hosting_responses.stores.tables import settlements as table
+
+
+class TestSqlSettlements(SettlementRules):
+    """Each kind of database."""
+
+    @pytest.fixture
+    def settlements(self, database: Database) -> SqlSettlements:
+        return SqlSettlements(database)
+
+
+def answering(number: int, *, previous: str | None = None) -> ResponseRecord:
+    return ResponseRecord(
+        key=by(number), status=RunStatus.IN_PROGRESS, created_at=1, body=b"{}", attempt=1, previous_response_id=previous
+    )
+
+
+async def test_a_response_and_what_it_settles_are_stored_together_or_not_at_all(database: Database) -> None:
+    responses, settlements = SqlResponseStore(database), SqlSettlements(database)
+    first = settlements.settling([FIRST], by=by(1))
+    await responses.create(answering(1), None, [first])
+    await first.finish()
+
+    with pytest.raises(AnsweredAlready):
+        await responses.create(answering(2), None, [settlements.settling([FIRST], by=by(2))])
+
+    assert await responses.get(by(2)) is None
+    assert await responses.get(by(1)) is not None
+
+
+async def test_a_response_that_failed_unseen_has_answered_nothing_that_is_waited_for(database: Database) -> None:
+    responses, settlements = SqlResponseStore(database), SqlSettlements(database)
+    await responses.create(answering(1), None, [settlements.settling([FIRST, WAITS], by=by(1))])
+    with pytest.raises(AnsweredAlready):
+        await settlements.settling([WAITS], by=by(2)).finish()
+    attempt = await responses.begin(by(1))
+    assert attempt is not None
+
+    await responses.save(attempt, replace(answering(1), status=RunStatus.FAILED))
+
+    await settlements.settling([WAITS], by=by(2)).finish()
+    with pytest.raises(AnsweredAlready):
+        await settlements.settling([FIRST], by=by(2)).finish()
+
+
+async def test_what_was_answered_is_forgotten_with_the_response_that_has_asked(database: Database) -> None:
+    responses, settlements = SqlResponseStore(database), SqlSettlements(database)
+    asked = replace(answering(1), status=RunStatus.COMPLETED)
+    await responses.create(asked)
+    question = QuestionKey(ADA, by(1).run_id)
+    answer = replace(answering(2, previous=by(1).run_id), status=RunStatus.COMPLETED)
+    await responses.create(answer, asked.context_after(None), [settlements.settling([question], by=by(2))])
+
+    async def kept() -> int:
+        count = sa.select(sa.func.count()).select_from(table)
+        return await database.run(lambda connection: connection.execute(count).scalar_one())
+
+    await responses.delete(by(1))
+    assert await kept() == 1
+    await responses.delete(RunKey(ADA, RunId(by(2).run_id)))
+    assert await kept() == 0

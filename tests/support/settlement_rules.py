@@ -1,0 +1,63 @@
+"""What every store of answered questions must do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agent_framework_hosting.isolation import Partition
+from agent_framework_hosting.runs.base import RunId, RunKey
+from agent_framework_hosting_responses.stores.base import AnsweredAlready, QuestionKey, Settlements
+
+ADA, BOB = Partition("ada"), Partition("bob")
+FIRST, SECOND = QuestionKey(ADA, "resp_1", "mcpr_1"), QuestionKey(ADA, "resp_1", "mcpr_2")
+WAITS = QuestionKey(ADA, "resp_1")
+
+
+def by(number: int, partition: Partition = ADA) -> RunKey:
+    return RunKey(partition, RunId(f"resp_by_{number}"))
+
+
+class SettlementRules:
+    """Subclass it as `Test…`, with a fixture `settlements`."""
+
+    async def test_a_question_is_settled_once(self, settlements: Settlements) -> None:
+        await settlements.settling([FIRST], by=by(1)).finish()
+
+        with pytest.raises(AnsweredAlready) as again:
+            await settlements.settling([FIRST], by=by(2)).finish()
+        assert again.value.question == FIRST
+        await settlements.settling([SECOND], by=by(2)).finish()
+        await settlements.settling([WAITS], by=by(2)).finish()
+        await settlements.settling([FIRST._replace(partition=BOB)], by=by(2, BOB)).finish()
+
+    async def test_all_are_settled_or_none(self, settlements: Settlements) -> None:
+        await settlements.settling([SECOND], by=by(1)).finish()
+
+        with pytest.raises(AnsweredAlready):
+            await settlements.settling([FIRST, SECOND], by=by(2)).finish()
+        await settlements.settling([FIRST], by=by(3)).finish()
+
+    async def test_what_is_opened_again_can_be_settled_again(self, settlements: Settlements) -> None:
+        await settlements.settling([WAITS], by=by(1)).finish()
+        await settlements.settling([FIRST], by=by(2)).finish()
+        await settlements.reopen(by(1, BOB))
+        with pytest.raises(AnsweredAlready):
+            await settlements.settling([WAITS], by=by(3)).finish()
+
+        await settlements.reopen(by(1))
+        await settlements.reopen(by(1))
+
+        await settlements.settling([WAITS], by=by(3)).finish()
+        with pytest.raises(AnsweredAlready):
+            await settlements.settling([FIRST], by=by(3)).finish()
+
+    async def test_one_of_many_settles(self, settlements: Settlements) -> None:
+        def settle(number: int) -> asyncio.Future[None]:
+            questions = [FIRST, SECOND] if number % 2 else [SECOND, FIRST]
+            return asyncio.ensure_future(settlements.settling(questions, by=by(number)).finish())
+
+        results = await asyncio.gather(*(settle(number) for number in range(8)), return_exceptions=True)
+
+        assert sorted(isinstance(result, AnsweredAlready) for result in results) == [False] + [True] * 7
