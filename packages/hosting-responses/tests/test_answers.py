@@ -365,6 +365,44 @@ async def test_an_answer_whose_run_failed_can_be_given_again(mode: str) -> None:
     assert "already been answered" in again
 
 
+@pytest.mark.behaviour("F3", "F8")
+async def test_an_answer_whose_process_stops_is_heard_by_the_next_one_and_counts_once(durable_state: State) -> None:
+    class Slow(Clerk):
+        async def _note(self, answer: object, ctx: WorkflowContext[Any, str]) -> None:
+            if not is_heard.is_set():
+                is_heard.set()
+                await asyncio.Event().wait()
+            await super()._note(answer, ctx)
+
+    def slow() -> Workflow:
+        return WorkflowBuilder(start_executor=Slow(), name="clerk").build()
+
+    is_heard = asyncio.Event()
+    async with hosted(slow, shutdown_grace=0, **durable_state.options) as responses:
+        asked = await responses.create(model="m", input="str int")
+        one, two = calls_of(asked)
+        body: Any = {"input": [answer(one, "this")], "previous_response_id": asked.id}
+        begun = await responses.create(model="m", background=True, **body)
+        await asyncio.wait_for(is_heard.wait(), SECONDS)
+    async with hosted(slow, **durable_state.options) as responses:
+        again = await refusal(responses.create, **body)
+        done = await ended(responses, begun)
+        after = await responses.create(model="m", input=[answer(two, "2")], previous_response_id=done.id)
+
+    assert "already been answered" in again
+    assert (done.status, done.output_text, calls_of(done)) == ("completed", "'this'", [])
+    assert after.output_text == "'this'|2"
+
+
+async def ended(responses: Any, response: Any) -> Any:
+    """Return a background response as soon as it is terminal."""
+    async with asyncio.timeout(SECONDS):
+        while response.status in wire.RUNNING:
+            await asyncio.sleep(0.01)
+            response = await responses.retrieve(response.id)
+    return response
+
+
 async def failed_run(responses: Any, mode: str, **body: Any) -> str | None:
     """Return the id of a response that has failed, if the client gets to know it."""
     if mode == "one-shot":
@@ -375,11 +413,7 @@ async def failed_run(responses: Any, mode: str, **body: Any) -> str | None:
         events = [event async for event in await responses.create(model="m", stream=True, **body)]
         assert events[-1].type == "response.failed"
         return str(events[-1].response.id)
-    response = await responses.create(model="m", background=True, **body)
-    async with asyncio.timeout(SECONDS):
-        while response.status in wire.RUNNING:
-            await asyncio.sleep(0.01)
-            response = await responses.retrieve(response.id)
+    response = await ended(responses, await responses.create(model="m", background=True, **body))
     assert response.status == "failed"
     return str(response.id)
 
