@@ -75,6 +75,10 @@ class Clerk(Executor):
         super().__init__(id="clerk")
         self.answers: list[str] = []
 
+    async def _confirm(self, ctx: WorkflowContext[Any, str]) -> None:
+        # Under the same name whenever it is asked.
+        await ctx.request_info("sure?", str, request_id="confirmation")
+
     @handler
     async def ask(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
         for word in message.split():
@@ -89,6 +93,8 @@ class Clerk(Executor):
                     await ctx.request_info(Refund("A2", 5), Verdict)
                 case "address":
                     await ctx.request_info("where?", Address)
+                case "confirm":
+                    await self._confirm(ctx)
                 case "list":
                     await ctx.request_info(["a", "b"], list[str])
                 case _:
@@ -99,8 +105,8 @@ class Clerk(Executor):
             raise ValueError("secret reason")
         self.answers.append(repr(answer))
         await ctx.yield_output("|".join(self.answers))
-        if answer == "again":
-            await ctx.request_info("again?", str)
+        if answer == "not yet":
+            await self._confirm(ctx)
 
     @response_handler
     async def on_bool(self, asked: Refund, answer: bool, ctx: WorkflowContext[Any, str]) -> None:
@@ -301,6 +307,23 @@ async def test_what_is_no_answer_to_an_open_question_is_refused_and_the_workflow
     assert done.output_text == "'this'"
 
 
+@pytest.mark.behaviour("F4", "E1")
+@pytest.mark.usefixtures("on_every_store")
+async def test_another_users_answer_is_refused_and_uses_nothing_up() -> None:
+    ada, bob = ({"x-agent-user-isolation-key": name} for name in ("ada", "bob"))
+    async with hosted(asking, trust_isolation_headers=True) as responses:
+        asked = await responses.create(model="m", input="str", extra_headers=ada)
+        own = await responses.create(model="m", input="str", extra_headers=bob)
+        given: Any = [answer(calls_of(asked)[0], "mine now")]
+        for previous in (asked.id, own.id, None):
+            body: Any = {"input": given, "previous_response_id": previous}
+            await refusal(responses.create, extra_headers=bob, **body)
+        given = [answer(calls_of(asked)[0], "this")]
+        done = await responses.create(model="m", input=given, previous_response_id=asked.id, extra_headers=ada)
+
+    assert done.output_text == "'this'"
+
+
 @pytest.mark.behaviour("F4")
 @pytest.mark.usefixtures("on_every_store")
 @pytest.mark.parametrize("stored", [True, False])
@@ -363,6 +386,22 @@ async def test_an_answer_whose_run_failed_can_be_given_again(mode: str) -> None:
     assert call.call_id in message
     assert done.output_text == "'this'"
     assert "already been answered" in again
+
+
+@pytest.mark.behaviour("F3")
+@pytest.mark.usefixtures("on_every_store")
+async def test_what_is_asked_again_under_the_same_name_is_another_question() -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="confirm")
+        (first,) = calls_of(asked)
+        again = await responses.create(model="m", input=[answer(first, "not yet")], previous_response_id=asked.id)
+        (second,) = calls_of(again)
+        old = await refusal(responses.create, input=[answer(first, "yes")], previous_response_id=again.id)
+        done = await responses.create(model="m", input=[answer(second, "yes")], previous_response_id=again.id)
+
+    assert first.call_id != second.call_id
+    assert "already been answered" in old
+    assert done.output_text == "'not yet'|'yes'"
 
 
 @pytest.mark.behaviour("F3", "F8")

@@ -176,6 +176,9 @@ class WorkflowTarget:
                             yield update
                         # Not before the channel has taken what was put out until then.
                         await turn.advance()
+                    for event in turn.hidden():
+                        for update in outputs.feed(event):
+                            yield update
                 finally:
                     # Closing is what cancels the executors when the run is given up half-way.
                     await events.close()
@@ -223,10 +226,12 @@ class _HeldCheckpoints(ReadOnlyCheckpoints):
     def __init__(self, chain: CheckpointStorage) -> None:
         super().__init__(chain)
         self._held: WorkflowCheckpoint | None = None
+        # What the workflow waits for there, by the names of the requests.
+        self.pending: Mapping[str, WorkflowEvent[Any]] = {}
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
         """Keep the checkpoint to be taken, which happens before any executor goes on."""
-        self._held = checkpoint
+        self._held, self.pending = checkpoint, checkpoint.pending_request_info_events
         return checkpoint.checkpoint_id
 
     def take(self) -> WorkflowCheckpoint | None:
@@ -252,7 +257,6 @@ class _Turn:
         self._saved = RunCheckpoints(self._chain)
         self._held = _HeldCheckpoints(self._chain)
         self._supersteps: int | None = None
-        self._waits = False
         # What was asked before: a workflow that goes on from a checkpoint asks again.
         self._asked: set[str] = set()
 
@@ -282,7 +286,7 @@ class _Turn:
         self._saved.adopt([one.checkpoint_id for one in stored], last=last)
         self._supersteps = last.iteration_count
         # What was pending when it was stored had been put out, or the checkpoint would not be there.
-        self._waits = bool(last.pending_request_info_events)
+        self._held.pending = last.pending_request_info_events
         self._asked.update(last.pending_request_info_events)
         self._outputs.recall(last.metadata[RUN_METADATA_KEY]["told"])
         return workflow.run(stream=True, checkpoint_id=last.checkpoint_id, checkpoint_storage=checkpoints)
@@ -313,6 +317,10 @@ class _Turn:
         self._asked.discard(event.request_id)
         return True
 
+    def hidden(self) -> list[WorkflowEvent[Any]]:
+        """Return what was asked again under a name that this run has answered: the framework takes it for answered."""
+        return [event for name, event in self._held.pending.items() if name in self._answers]
+
     def observe(self, event: WorkflowEvent[Any]) -> None:
         """Note how far the workflow has come."""
         if event.type == "superstep_completed":
@@ -335,7 +343,6 @@ class _Turn:
         checkpoint = self._held.take()
         if checkpoint is None:
             return
-        self._waits = bool(checkpoint.pending_request_info_events)
         metadata = dict(checkpoint.metadata)
         if self._run.settle is not None:
             mark = await self._run.settle()
@@ -360,7 +367,7 @@ class _Turn:
         if self._saved.last_id is None or self._saved.last_iteration != self._supersteps:
             raise self._unsaved() from self._saved.error
         position = {"chain": self._chain_id, "checkpoint_id": self._saved.last_id}
-        self._session.state[SESSION_STATE_KEY] = {**position, "waits": True} if self._waits else position
+        self._session.state[SESSION_STATE_KEY] = {**position, "waits": True} if self._held.pending else position
 
     def _unsaved(self) -> TargetError:
         return TargetError(
