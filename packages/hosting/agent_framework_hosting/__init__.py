@@ -22,7 +22,7 @@ from .errors import (
     TargetError,
 )
 from .hooks import ChannelResponseHook, ChannelRunHook, ChannelStreamUpdateHook
-from .host import AgentFrameworkHost, HostTarget
+from .host import AgentFrameworkHost
 from .isolation import (
     ISOLATION_HEADER_CHAT,
     ISOLATION_HEADER_USER,
@@ -36,6 +36,7 @@ from .middleware import PartitionResolver
 from .runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog, RunStatus
 from .stores.base import Prunable, Retention, SessionKey, SessionStore, StoreStats
 from .targets.base import Erasable, HostedRun, Resumable, Resumption, Target, TargetInput
+from .targets.choice import HostTarget
 from .types import ChannelIdentity, ChannelRequest, ChannelSession, HostedRunResult, HostStatePaths
 
 __all__ = [

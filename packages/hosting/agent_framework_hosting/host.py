@@ -8,9 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
-from typing import Any, TypeAlias, TypeGuard, cast
-
-from agent_framework import SupportsAgentRun, Workflow
+from typing import Any
 
 from .app import HostApp
 from .channel import Channel, ChannelContribution
@@ -24,15 +22,12 @@ from .runs.memory import MemoryRunEngine, MemoryRunLog
 from .sessions import Sessions
 from .state import RUN_CONCURRENCY, HostState, choose_state
 from .stores.base import Retention, SessionStore
-from .targets.agent import AgentTarget
 from .targets.base import Target
+from .targets.choice import HostTarget, choose_target
 from .types import HostStatePaths
 
 TRUST_VARIABLE = "FOUNDRY_HOSTING_ENVIRONMENT"
 """Environment variable that says, by any non-empty value, that a trusted environment sets the isolation headers."""
-
-HostTarget: TypeAlias = SupportsAgentRun | Workflow | Callable[[], Workflow] | Target
-"""What can be hosted: an agent, a workflow, a function that builds one, or a target of your own."""
 
 
 class AgentFrameworkHost:
@@ -93,7 +88,9 @@ class AgentFrameworkHost:
             retention=retention,
             run_concurrency=run_concurrency,
         )
-        self.target = _pick_target(target, checkpoint_location, self._state)
+        self.target = choose_target(
+            target, checkpoint_location=checkpoint_location, checkpoints=self._state.checkpoints
+        )
         self.channels = _checked_channels(channels)
         self.debug = debug
         if trust_isolation_headers is None:
@@ -240,40 +237,6 @@ def new_context(target: Target, state: HostState, *, debug: bool = False) -> Cha
         presence=state.presence,
         pruner=state.pruner,
     )
-
-
-def _pick_target(target: object, checkpoint_location: PathName | None, state: HostState) -> Target:
-    if inspect.isclass(target):
-        raise ConfigurationError(f"The target is the class {target.__name__}: pass an instance of it.")
-    is_workflow = isinstance(target, Workflow)
-    if not is_workflow and _is_target(target):
-        _refuse_checkpoints(checkpoint_location, "a target of its own")
-        return target
-    if not is_workflow and callable(getattr(target, "run", None)):
-        _refuse_checkpoints(checkpoint_location, "an agent")
-        return AgentTarget(cast("SupportsAgentRun", target))
-    if is_workflow or callable(target):
-        from .targets.workflow import WorkflowTarget  # noqa: PLC0415  only hosts of workflows load it
-
-        return WorkflowTarget(
-            cast("Callable[[], Workflow]", target), checkpoints=state.checkpoints(checkpoint_location)
-        )
-    hint = " Call its build() first." if callable(getattr(target, "build", None)) else ""
-    raise ConfigurationError(
-        f"The target is a {type(target).__name__}: pass an agent, a Workflow, or a function without arguments that "
-        f"returns a Workflow.{hint}"
-    )
-
-
-def _is_target(target: object) -> TypeGuard[Target]:
-    return all(hasattr(target, name) for name in ("name", "kind", "hosted", "stream", "new_session", "server_tools"))
-
-
-def _refuse_checkpoints(location: PathName | None, what: str) -> None:
-    if location is not None:
-        raise ConfigurationError(
-            f"checkpoint_location is for workflows, and the target is {what}: leave checkpoint_location out."
-        )
 
 
 def _checked_channels(channels: Sequence[Channel]) -> tuple[Channel, ...]:

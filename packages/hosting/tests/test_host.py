@@ -172,24 +172,6 @@ async def test_a_target_of_ones_own_is_served() -> None:
     assert (await ask(host, "polly")).text == "polly"
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        (3, "The target is a int: pass an agent, a Workflow, or a function"),
-        (ScriptedAgent, "The target is the class ScriptedAgent: pass an instance"),
-        (WorkflowBuilder(start_executor=Upper(id="u")), "Call its build"),
-    ],
-)
-def test_what_cannot_be_hosted_is_refused_with_what_to_change(target: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        new_host(target)
-
-
-def test_checkpoints_of_an_agent_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="checkpoint_location is for workflows, and the target is an agent"):
-        new_host(checkpoint_location=tmp_path)
-
-
 def test_a_negative_grace_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="shutdown_grace"):
         new_host(shutdown_grace=-1)
