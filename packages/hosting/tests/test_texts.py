@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
+from agent_framework import Message
 from pydantic import BaseModel
 
 from agent_framework_hosting.targets.texts import as_text
@@ -32,6 +33,7 @@ class Address(BaseModel):
         (Order(3, date(2026, 1, 2)), '{"number": 3, "due": "2026-01-02"}'),
         (Address(street="Hügel"), '{"street": "Hügel"}'),
         ([Order(1, date(2026, 1, 2)), {"a": {2}}], '[{"number": 1, "due": "2026-01-02"}, {"a": [2]}]'),
+        ([{"said": Message("user", ["hi"])}], '[{"said": "hi"}]'),
         (date(2026, 1, 2), "2026-01-02"),
         (7, "7"),
     ],

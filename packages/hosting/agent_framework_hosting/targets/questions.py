@@ -2,23 +2,24 @@
 
 A request is a function call. Its name is that of the request's own type, or for a plain value the executor that asks; its
 arguments are `{"request": what is asked, "response_schema": JSON schema of the answer}`. Requests that are calls or approvals
-of an agent stay what they are. The answer is text: JSON of the type that the workflow expects, or the text itself where
-that is no JSON, or where the workflow expects text.
+of an agent stay what they are. The answer is text, decoded into the type that the workflow waits for (see `answer_types`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
-from agent_framework import Content, Message, WorkflowEvent
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from agent_framework import Content, WorkflowEvent
 
 from ..errors import WrongAnswer
+from .answer_types import AnswerType
 from .base import Approval
 from .texts import structure_or_text
+
+logger = logging.getLogger(__name__)
 
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]+")
 _LONGEST_NAME: Final = 64
@@ -31,7 +32,7 @@ class WorkflowQuestion:
         self.request_id = event.request_id
         self._request: object = event.data
         self._asker = event.source_executor_id
-        self._type: Any = event.response_type
+        self._type = AnswerType(event.response_type)
 
     @property
     def content(self) -> Content:
@@ -43,8 +44,10 @@ class WorkflowQuestion:
             name, arguments = asked.name or self._asker, asked.arguments or {}
         else:
             name = self._asker if type(asked).__module__ == "builtins" else type(asked).__name__
+            if not self._type.is_decodable:
+                logger.warning("A workflow asks for what no text can be decoded into", extra={"executor": self._asker})
             arguments = json.dumps(
-                {"request": asked, "response_schema": self._schema()}, default=structure_or_text, ensure_ascii=False
+                {"request": asked, "response_schema": self._type.schema}, default=structure_or_text, ensure_ascii=False
             )
         shown = Content.from_function_call(self.request_id, _name(name), arguments=arguments)
         # The run has ended when it is answered: nobody but the caller will.
@@ -64,26 +67,7 @@ class WorkflowQuestion:
             raise WrongAnswer("The answer must be text.")
         if isinstance(asked, Content) and asked.type == "function_call":
             return Content.from_function_result(asked.call_id or self.request_id, result=given)
-        return self._decoded(given)
-
-    def _decoded(self, text: str) -> object:
-        speaking = _SPEAKING.get(self._type)
-        if speaking is not None:
-            return speaking(text)
-        adapter = _adapter(self._type)
-        try:
-            return adapter.validate_json(text) if _is_json(text) else adapter.validate_python(text)
-        except ValidationError as error:
-            schema = json.dumps(self._schema(), ensure_ascii=False)
-            raise WrongAnswer(f"The answer must be JSON of this schema: {schema}") from error
-
-    def _schema(self) -> object:
-        if self._type in _SPEAKING:
-            return {"type": "string"}
-        try:
-            return _adapter(self._type).json_schema()
-        except (PydanticUserError, WrongAnswer):  # a type that JSON does not know
-            return {}
+        return self._type.decode(given)
 
 
 def _approval(asked: Content, given: str | Approval) -> Content:
@@ -95,29 +79,5 @@ def _approval(asked: Content, given: str | Approval) -> Content:
     return response
 
 
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    try:
-        return TypeAdapter(kind)
-    except PydanticUserError as error:
-        raise WrongAnswer("What the workflow waits for cannot be sent as text.") from error
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _name(name: str) -> str:
     return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME] or "request_info"
-
-
-# What is said in words, whatever the words look like.
-_SPEAKING: Final[dict[Any, Callable[[str], object]]] = {
-    str: str,
-    Content: Content.from_text,
-    Message: lambda text: Message("user", [text]),
-    list[Message]: lambda text: [Message("user", [text])],
-}

@@ -6,6 +6,8 @@ import dataclasses
 import json
 from typing import cast
 
+from agent_framework import Message
+
 
 def as_text(output: object) -> str:
     """Return JSON for what has fields or items, for anything else what `str` makes of it."""
@@ -17,11 +19,11 @@ def as_text(output: object) -> str:
 
 
 def structure_or_text(value: object) -> object:
-    """Return the value one level closer to what `json` knows: its fields, its items, or what `str` makes of it."""
+    """Return the value one level closer to what `json` knows: its fields, its items, or its text."""
     try:
         return _structure(value)
     except TypeError:
-        return str(value)
+        return value.text if isinstance(value, Message) else str(value)
 
 
 def _structure(value: object) -> object:
