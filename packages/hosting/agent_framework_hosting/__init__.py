@@ -35,7 +35,7 @@ from .isolation import (
 from .middleware import PartitionResolver
 from .runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog, RunStatus
 from .stores.base import Prunable, Retention, SessionKey, SessionStore, StoreStats
-from .targets.base import Erasable, HostedRun, Resumable, Resumption, Target, TargetInput
+from .targets.base import Erasable, HostedRun, Preparable, Resumable, Resumption, Target, TargetInput
 from .targets.choice import HostTarget
 from .types import ChannelIdentity, ChannelRequest, ChannelSession, HostedRunResult, HostStatePaths
 
@@ -71,6 +71,7 @@ __all__ = [
     "LogEntry",
     "Partition",
     "PartitionResolver",
+    "Preparable",
     "Prunable",
     "Resumable",
     "Resumption",

@@ -22,7 +22,7 @@ from .runs.memory import MemoryRunEngine, MemoryRunLog
 from .sessions import Sessions
 from .state import RUN_CONCURRENCY, HostState, choose_state
 from .stores.base import Retention, SessionStore
-from .targets.base import Target
+from .targets.base import Target, prepare
 from .targets.choice import HostTarget, choose_target
 from .types import HostStatePaths
 
@@ -189,13 +189,17 @@ class AgentFrameworkHost:
             debug=self.debug,
         )
 
+    async def _prepare(self) -> None:
+        await prepare(self.target)
+        await self._state.open()
+
     def _new_lifecycle(self, parts: Sequence[ChannelContribution]) -> Lifecycle:
         state = self._state
         return Lifecycle(
             self._context.engine,
             shared_engine=self._context.shared_engine,
             # The state is open before a channel starts and until the last has stopped; in between it is pruned.
-            preparation=state.open,
+            preparation=self._prepare,
             on_startup=[*chain.from_iterable(part.on_startup for part in parts), state.pruner.start],
             on_ready=[*chain.from_iterable(part.on_ready for part in parts)],
             on_drained=[*chain.from_iterable(part.on_drained for part in parts)],

@@ -90,7 +90,7 @@ async def outputs(workflow: Workflow, text: str) -> list[Any]:
 
 async def test_every_copy_starts_from_the_initial_state() -> None:
     blueprint = WorkflowBlueprint(collecting())
-    first, second = blueprint.new(), blueprint.new()
+    first, second = await blueprint.new(), await blueprint.new()
 
     assert await outputs(first, "a") == ["a"]
     assert await outputs(first, "b") == ["a b"]
@@ -102,12 +102,12 @@ async def test_a_run_of_the_users_instance_does_not_show_in_later_copies() -> No
     blueprint = WorkflowBlueprint(workflow)
     workflow.get_start_executor().heard.append("mine")  # type: ignore[attr-defined]
 
-    assert await outputs(blueprint.new(), "a") == ["a"]
+    assert await outputs(await blueprint.new(), "a") == ["a"]
 
 
-def test_copies_have_the_same_name_and_graph_and_ids_of_their_own() -> None:
+async def test_copies_have_the_same_name_and_graph_and_ids_of_their_own() -> None:
     workflow = collecting()
-    first, second = (WorkflowBlueprint(workflow).new() for _ in range(2))
+    first, second = [await WorkflowBlueprint(workflow).new() for _ in range(2)]
 
     assert {first.name, second.name} == {"collecting"}
     assert first.graph_signature_hash == workflow.graph_signature_hash
@@ -124,42 +124,42 @@ def test_copies_have_the_same_name_and_graph_and_ids_of_their_own() -> None:
         Slotted,
     ],
 )
-def test_agents_are_shared_wherever_an_executor_keeps_them(wrap: Callable[[Any], Any]) -> None:
+async def test_agents_are_shared_wherever_an_executor_keeps_them(wrap: Callable[[Any], Any]) -> None:
     hosted = Agent(client=LockedClient(), name="hosted")
-    copied = WorkflowBlueprint(collecting(part=wrap(hosted))).new()
+    copied = await WorkflowBlueprint(collecting(part=wrap(hosted))).new()
 
     assert agents_of(copied) == [hosted]
     assert agents_of(copied)[0] is hosted
 
 
-def test_clients_and_checkpoint_storages_are_shared() -> None:
+async def test_clients_and_checkpoint_storages_are_shared() -> None:
     client, storage = LockedClient(), InMemoryCheckpointStorage()
 
-    parts = parts_of(WorkflowBlueprint(collecting(client=client, storage=storage)).new())
+    parts = parts_of(await WorkflowBlueprint(collecting(client=client, storage=storage)).new())
 
     assert parts["client"] is client
     assert parts["storage"] is storage
 
 
-def test_agent_sessions_keep_their_state_and_get_an_id_of_their_own() -> None:
+async def test_agent_sessions_keep_their_state_and_get_an_id_of_their_own() -> None:
     session = AgentSession(session_id="fixed")
     session.state["seen"] = ["manual"]
     blueprint = WorkflowBlueprint(collecting(session=session))
 
-    first, second = (parts_of(blueprint.new())["session"] for _ in range(2))
+    first, second = [parts_of(await blueprint.new())["session"] for _ in range(2)]
 
     assert len({"fixed", first.session_id, second.session_id}) == 3
     assert first.state == second.state == {"seen": ["manual"]}
     assert first.state["seen"] is not second.state["seen"]
 
 
-def test_agents_are_found_once_and_in_nested_workflows_too() -> None:
+async def test_agents_are_found_once_and_in_nested_workflows_too() -> None:
     inner_agent, outer_agent = (Agent(client=LockedClient(), name=name) for name in ("inner", "outer"))
     nested = WorkflowExecutor(WorkflowBuilder(start_executor=inner_agent).build(), id="nested")
     first, second = AgentExecutor(outer_agent, id="first"), AgentExecutor(outer_agent, id="second")
     workflow = WorkflowBuilder(start_executor=first).add_edge(first, second).add_edge(second, nested).build()
 
-    found = agents_of(WorkflowBlueprint(workflow).new())
+    found = agents_of(await WorkflowBlueprint(workflow).new())
 
     assert {id(agent) for agent in found} == {id(inner_agent), id(outer_agent)}
     assert len(found) == 2
@@ -187,24 +187,128 @@ async def test_nested_workflows_and_workflows_used_as_agents_are_copied() -> Non
 
     for start in (nested, as_agent):
         blueprint = WorkflowBlueprint(WorkflowBuilder(start_executor=start).build())
-        texts = [output for text in ("a", "b") for output in await outputs(blueprint.new(), text)]
+        texts = [output for text in ("a", "b") for output in await outputs(await blueprint.new(), text)]
         assert [getattr(text, "text", text) for text in texts] == ["a", "b"]
 
 
 @pytest.mark.parametrize("part", [threading.Lock(), (number for number in range(3))])
 def test_what_cannot_be_copied_is_refused_with_the_advice_to_pass_a_factory(part: Any) -> None:
-    with pytest.raises(ConfigurationError, match="Pass a function that builds it"):
+    with pytest.raises(ConfigurationError, match=r"could only be run one at a time.*Pass a function that builds it"):
         WorkflowBlueprint(collecting(part=part))
 
 
 async def test_a_factory_may_build_what_cannot_be_copied() -> None:
     blueprint = WorkflowBlueprint(lambda: collecting(lock=threading.Lock()))
 
+    assert blueprint.sample is not None
     assert blueprint.sample.name == "collecting"
-    assert [await outputs(blueprint.new(), text) for text in ("a", "b")] == [["a"], ["b"]]
+    assert [await outputs(await blueprint.new(), text) for text in ("a", "b")] == [["a"], ["b"]]
 
 
-@pytest.mark.parametrize("source", [lambda: "no workflow", "no workflow", WorkflowBuilder(start_executor=Collecting())])
-def test_what_is_no_workflow_is_refused(source: Any) -> None:
-    with pytest.raises(ConfigurationError):
+async def test_a_builder_is_asked_once_and_its_executors_are_not_shared() -> None:
+    builder = WorkflowBuilder(start_executor=Collecting(), name="collecting")
+    # The reason: two workflows of one builder are one.
+    assert builder.build().get_start_executor() is builder.build().get_start_executor()
+    built: list[Workflow] = []
+
+    class Counting:
+        def build(self) -> Workflow:
+            built.append(builder.build())
+            return built[-1]
+
+    blueprint = WorkflowBlueprint(Counting())
+
+    assert [await outputs(await blueprint.new(), text) for text in ("a", "b")] == [["a"], ["b"]]
+    assert len(built) == 1
+
+
+async def collecting_later() -> Workflow:
+    await asyncio.sleep(0)
+    return collecting()
+
+
+def plainly_later() -> Awaitable[Workflow]:
+    return collecting_later()
+
+
+@pytest.mark.parametrize("factory", [collecting_later, plainly_later, functools.partial(collecting_later)])
+async def test_an_async_factory_is_called_when_somebody_waits(factory: Any) -> None:
+    blueprint = WorkflowBlueprint(factory)
+    samples = [blueprint.sample]
+    for _ in range(2):
+        await blueprint.prepare()
+        samples.append(blueprint.sample)
+
+    assert samples[0] is None
+    assert isinstance(samples[1], Workflow)
+    assert samples[1] is samples[2]
+    assert [await outputs(await blueprint.new(), text) for text in ("a", "b")] == [["a"], ["b"]]
+
+
+async def broken() -> Workflow:
+    raise ValueError("no address of the server")
+
+
+async def agent_later() -> Any:
+    return Agent(client=LockedClient(), name="hosted")
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (broken, "The workflow factory failed: ValueError: no address of the server"),
+        (agent_later, "The workflow factory returned Agent, not a Workflow. Pass an agent itself"),
+    ],
+)
+async def test_an_async_factory_that_makes_no_workflow_is_refused_when_it_is_waited_for(
+    factory: Any, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        await WorkflowBlueprint(factory).prepare()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda: "no workflow", "The workflow factory returned str, not a Workflow"),
+        (lambda: WorkflowBuilder(start_executor=Collecting()), "Let it return what build"),
+        (lambda: Agent(client=LockedClient()), "Pass an agent itself"),
+        ("no workflow", "str is neither a Workflow, nor a builder"),
+    ],
+)
+def test_what_is_no_workflow_is_refused_with_what_to_change(source: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         WorkflowBlueprint(source)
+
+
+async def test_a_factory_that_returns_the_same_workflow_again_is_refused() -> None:
+    only_one = collecting()
+    blueprint = WorkflowBlueprint(lambda: only_one)
+
+    with pytest.raises(ConfigurationError, match="returned the same Workflow again"):
+        await blueprint.new()
+
+
+def stored() -> Workflow:
+    return WorkflowBuilder(
+        start_executor=Collecting(), name="stored", checkpoint_storage=InMemoryCheckpointStorage()
+    ).build()
+
+
+def nesting(workflow: Workflow) -> Workflow:
+    return WorkflowBuilder(start_executor=WorkflowExecutor(workflow, id="nested")).build()
+
+
+def using_as_agent(workflow: Workflow) -> Workflow:
+    return WorkflowBuilder(start_executor=AgentExecutor(workflow.as_agent("inner"), id="inner")).build()
+
+
+@pytest.mark.parametrize("wrap", [lambda workflow: workflow, nesting, using_as_agent])
+@pytest.mark.parametrize("source", ["instance", "factory"])
+def test_a_workflow_with_a_checkpoint_storage_of_its_own_is_refused(
+    wrap: Callable[[Workflow], Workflow], source: str
+) -> None:
+    workflow = wrap(stored())
+
+    with pytest.raises(ConfigurationError, match="'stored' has a checkpoint storage of its own"):
+        WorkflowBlueprint(workflow if source == "instance" else lambda: workflow)

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_framework import Executor, WorkflowBuilder, WorkflowContext, handler
+from agent_framework import Executor, Workflow, WorkflowBuilder, WorkflowContext, handler
 
 from agent_framework_hosting import ConfigurationError
 from agent_framework_hosting.checkpoints import Checkpoints, MemoryCheckpoints
@@ -18,6 +18,14 @@ class Upper(Executor):
         await ctx.yield_output(text.upper())
 
 
+def upper() -> WorkflowBuilder:
+    return WorkflowBuilder(start_executor=Upper(id="upper"), name="upper")
+
+
+async def later() -> Workflow:
+    return upper().build()
+
+
 def choose(hosted: object, location: PathName | None = None) -> Target:
     def checkpoints(_location: PathName | None) -> Checkpoints:
         return MemoryCheckpoints()
@@ -28,9 +36,12 @@ def choose(hosted: object, location: PathName | None = None) -> Target:
 @pytest.mark.parametrize(
     ("hosted", "message"),
     [
-        (3, "The target is a int: pass an agent, a Workflow, or a function"),
+        (3, "The target is a int: pass an agent, a Workflow, a builder of one, or a function"),
         (ScriptedAgent, "The target is the class ScriptedAgent: pass an instance"),
-        (WorkflowBuilder(start_executor=Upper(id="u")), "Call its build"),
+        (
+            WorkflowBuilder(start_executor=ScriptedAgent("hi")).build().as_agent("inner"),
+            "'inner' is a workflow used as an agent",
+        ),
     ],
 )
 def test_what_cannot_be_hosted_is_refused_with_what_to_change(hosted: Any, message: str) -> None:
@@ -38,6 +49,17 @@ def test_what_cannot_be_hosted_is_refused_with_what_to_change(hosted: Any, messa
         choose(hosted)
 
 
-def test_checkpoints_of_an_agent_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="checkpoint_location is for workflows, and the target is an agent"):
-        choose(ScriptedAgent("hi"), tmp_path)
+@pytest.mark.parametrize("hosted", [upper().build(), upper(), lambda: upper().build(), later])
+def test_a_workflow_a_builder_and_functions_are_workflows(hosted: Any) -> None:
+    assert choose(hosted).kind == "workflow"
+
+
+def test_an_async_function_gives_its_name() -> None:
+    assert choose(later).name == "later"
+
+
+def test_checkpoints_of_an_agent_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    target = choose(ScriptedAgent("hi"), tmp_path)
+
+    assert target.kind == "agent"
+    assert "checkpoint_location is for workflows, and the target is an agent: it is not used." in caplog.messages

@@ -105,9 +105,13 @@ class Upper(Executor):
         await context.yield_output(text.upper())
 
 
-def new_workflow() -> Workflow:
+def new_builder() -> WorkflowBuilder:
     upper = Upper(id="upper")
-    return WorkflowBuilder(start_executor=upper, output_from=[upper]).build()
+    return WorkflowBuilder(start_executor=upper, output_from=[upper])
+
+
+def new_workflow() -> Workflow:
+    return new_builder().build()
 
 
 def client_of(app: Any, **options: Any) -> httpx2.AsyncClient:
@@ -138,8 +142,13 @@ async def test_three_lines_serve_an_agent() -> None:
     assert host.target.kind == "agent"
 
 
-@pytest.mark.parametrize("target", [new_workflow(), new_workflow])
-async def test_a_workflow_or_a_function_that_builds_one_is_served(target: Workflow | Callable[[], Workflow]) -> None:
+async def new_workflow_later() -> Workflow:
+    await asyncio.sleep(0)
+    return new_workflow()
+
+
+@pytest.mark.parametrize("target", [new_workflow(), new_workflow, new_builder(), new_workflow_later])
+async def test_a_workflow_and_what_makes_one_are_served(target: Any) -> None:
     host = new_host(target)
 
     async with host.lifespan():
@@ -147,6 +156,18 @@ async def test_a_workflow_or_a_function_that_builds_one_is_served(target: Workfl
 
     assert answer.text == "LOUD"
     assert host.target.kind == "workflow"
+
+
+async def test_an_async_function_that_fails_keeps_the_host_from_starting(tmp_path: Path) -> None:
+    async def failing() -> Workflow:
+        raise ValueError("no such model")
+
+    host = new_host(failing, state_dir=tmp_path / "state")
+
+    with pytest.raises(ConfigurationError, match="The workflow factory failed: ValueError: no such model"):
+        async with host.lifespan():
+            pass
+    assert not (tmp_path / "state").exists()
 
 
 async def test_a_target_of_ones_own_is_served() -> None:

@@ -41,6 +41,20 @@ class Building:
 
 
 building = Building()
+
+
+class Builder:
+    def build(self):
+        from agent_framework import WorkflowBuilder
+
+        return WorkflowBuilder(start_executor=agent, name="built").build()
+
+
+builder = Builder()
+
+
+async def builder_later():
+    return builder
 """
 
 
@@ -83,6 +97,15 @@ async def test_an_agent_gets_the_channel_that_a_package_offers(project: Path, pa
     [channel] = host.channels
     assert type(channel).__name__ == "OwnChannel"
     assert channel.path == expected
+
+
+@pytest.mark.parametrize("attribute", ["builder", "builder_later"])
+async def test_a_builder_is_hosted_as_the_workflow_it_builds(project: Path, attribute: str) -> None:
+    offer_channel(project)
+
+    host = await build_host(f"loaded:{attribute}")
+
+    assert (host.target.kind, host.target.name) == ("workflow", "built")
 
 
 async def test_without_a_package_that_offers_the_channel_the_message_says_what_to_install(

@@ -272,15 +272,42 @@ async def test_without_a_session_nothing_is_kept(tmp_path: Path) -> None:
     assert not location.exists()
 
 
-async def test_a_storage_the_workflow_was_built_with_sees_nothing_of_callers() -> None:
+async def test_a_storage_that_a_factory_gives_to_later_workflows_sees_nothing_of_callers() -> None:
     own = InMemoryCheckpointStorage()
-    target = WorkflowTarget(
-        WorkflowBuilder(start_executor=Remembering(), name="remembering", checkpoint_storage=own).build()
-    )
+    built: list[Workflow] = []
+
+    def build() -> Workflow:
+        builder = WorkflowBuilder(
+            start_executor=Remembering(), name="remembering", checkpoint_storage=own if built else None
+        )
+        built.append(builder.build())
+        return built[-1]
+
+    target = WorkflowTarget(build)
 
     assert await say(target, "one") == "one"
     assert await say(target, "two", AgentSession()) == "two"
     assert await own.list_checkpoint_ids(workflow_name="remembering") == []
+
+
+async def test_a_name_that_is_given_wins() -> None:
+    async def build() -> Workflow:
+        return remembering()
+
+    assert [WorkflowTarget(source, name="mine").name for source in (build, remembering())] == ["mine", "mine"]
+
+
+async def test_an_async_function_is_what_is_hosted_until_it_has_made_a_workflow() -> None:
+    async def build() -> Workflow:
+        return WorkflowBuilder(start_executor=agent("inner"), name="built").build()
+
+    target = WorkflowTarget(build)
+    before = target.hosted
+    await target.prepare()
+
+    assert before is build
+    assert isinstance(target.hosted, Workflow)
+    assert target.name == "build"
 
 
 async def test_a_changed_workflow_refuses_the_conversations_of_the_old_one(tmp_path: Path) -> None:

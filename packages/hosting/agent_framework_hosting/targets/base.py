@@ -120,6 +120,25 @@ async def erase(target: Target, partition: Partition, session: AgentSession) -> 
 
 
 @runtime_checkable
+class Preparable(Protocol):
+    """What a target is, too, if it has something to do before the host serves."""
+
+    async def prepare(self) -> None:
+        """Do it, each time the host starts.
+
+        Raises:
+            ConfigurationError: the target cannot be hosted; the message says what to change.
+        """
+        ...
+
+
+async def prepare(target: Target) -> None:
+    """Have `target` prepare itself, if it is `Preparable`."""
+    if isinstance(target, Preparable):
+        await target.prepare()
+
+
+@runtime_checkable
 class Resumable(Protocol):
     """What a target is, too, if it keeps of its runs what it takes to go on with them."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import inspect
 import logging
 import pickle
 import types
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeAlias
 
 from agent_framework import (
     AgentSession,
@@ -25,6 +27,7 @@ from agent_framework import (
 )
 
 from ..errors import ConfigurationError
+from ..hooks import resolve
 from ..sessions import fork
 
 _SHARED = (BaseChatClient, ContextProvider, FunctionTool, FileCheckpointStorage, InMemoryCheckpointStorage)
@@ -47,35 +50,117 @@ _LEAVES = (
 _NOT_COPYABLE = (TypeError, ValueError, AttributeError, RuntimeError, pickle.PicklingError)
 
 
+class WorkflowBuilding(Protocol):
+    """What builds a workflow, as a `WorkflowBuilder` does."""
+
+    def build(self) -> Workflow:
+        """Return a workflow; the executors in it may be the same each time."""
+        ...
+
+
+WorkflowSource: TypeAlias = Workflow | WorkflowBuilding | Callable[[], Workflow | Awaitable[Workflow]]
+"""What workflows are made from: an instance, a builder, or a function, sync or async."""
+
+
 class WorkflowBlueprint:
     """Makes one workflow per run, each in its initial state.
 
     A `Workflow` keeps state and refuses a second run while one is under way. Given an instance, which must not have run
     yet, every run gets a deep copy of it: executors and their state are copied, the agents, chat clients, context
-    providers and tools in them are shared, and agent sessions begin anew under ids of their own.
+    providers and tools in them are shared, and agent sessions begin anew under ids of their own. A builder is asked once,
+    and its workflow copied: what it builds a second time has the executors of the first, and their state.
+
+    `sample` is a workflow that never runs, `None` as long as nobody has waited for an async factory.
 
     Raises:
-        ConfigurationError: the instance cannot be copied, or the factory makes no `Workflow`.
+        ConfigurationError: the instance cannot be copied, has a checkpoint storage of its own, or the factory makes no
+            `Workflow`.
     """
 
-    def __init__(self, source: Workflow | Callable[[], Workflow]) -> None:
-        self._factory: Callable[[], Workflow] | None = None
-        if isinstance(source, Workflow):
-            self.sample = _copied(source)
+    def __init__(self, source: WorkflowSource) -> None:
+        self.sample: Workflow | None = None
+        instance = _instance(source)
+        if instance is not None:
+            original = _copied(instance)
+            self._make: Callable[[], object] = functools.partial(_copied, original)
+            self._take_sample(original)
         elif callable(source):
-            self._factory = source
-            self.sample = self.new()
+            self._make = source
+            self._try_factory()
         else:
-            raise ConfigurationError(f"{type(source).__name__} is neither a Workflow nor a function that makes one.")
+            raise ConfigurationError(
+                f"{type(source).__name__} is neither a Workflow, nor a builder or a function that makes one."
+            )
 
-    def new(self) -> Workflow:
-        """Return a workflow that nobody else has."""
-        if self._factory is None:
-            return _copied(self.sample)
-        made: object = self._factory()
-        if not isinstance(made, Workflow):
-            raise ConfigurationError(f"The workflow factory returned {type(made).__name__}, not a Workflow.")
+    def _try_factory(self) -> None:
+        """Take a sample, unless that has to be waited for."""
+        if inspect.iscoroutinefunction(self._make):
+            return
+        made = self._make()
+        if inspect.iscoroutine(made):
+            made.close()  # nothing of it was executed
+        elif not inspect.isawaitable(made):
+            self._take_sample(_as_workflow(made, "The workflow factory"))
+
+    async def prepare(self) -> None:
+        """Make the `sample`, unless it is there.
+
+        Raises:
+            ConfigurationError: the factory failed, or makes no `Workflow` that can be hosted.
+        """
+        if self.sample is not None:
+            return
+        try:
+            made = await self._made()
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(f"The workflow factory failed: {type(error).__name__}: {error}") from error
+        self._take_sample(made)
+
+    async def new(self) -> Workflow:
+        """Return a workflow that nobody else has.
+
+        Raises:
+            ConfigurationError: the factory makes no `Workflow`, or always the same.
+        """
+        made = await self._made()
+        if made is self.sample:
+            raise ConfigurationError(
+                "The workflow factory returned the same Workflow again: it must make a new one for every run, or "
+                "conversations would share its state. Pass the instance instead to have it copied."
+            )
         return made
+
+    async def _made(self) -> Workflow:
+        return _as_workflow(await resolve(self._make()), "The workflow factory")
+
+    def _take_sample(self, workflow: Workflow) -> None:
+        for part in _parts(workflow):
+            if isinstance(part, Workflow) and part._runner_context.has_checkpointing():  # noqa: SLF001  there is no other way to ask
+                raise ConfigurationError(
+                    f"The workflow {part.name!r} has a checkpoint storage of its own, where the states of all callers "
+                    "would meet: build it without, and pass checkpoint_location, or the storage as checkpoint_location."
+                )
+        self.sample = workflow
+
+
+def _instance(source: WorkflowSource) -> Workflow | None:
+    if isinstance(source, Workflow):
+        return source
+    build = getattr(source, "build", None)
+    return _as_workflow(build(), "build()") if callable(build) else None
+
+
+def _as_workflow(made: object, maker: str) -> Workflow:
+    if isinstance(made, Workflow):
+        return made
+    hint = ""
+    if callable(getattr(made, "build", None)):
+        hint = " Let it return what build() returns: the executors must be made anew, too."
+    elif callable(getattr(made, "run", None)):
+        hint = " Pass an agent itself: it is shared by all runs."
+    raise ConfigurationError(f"{maker} returned {type(made).__name__}, not a Workflow.{hint}")
 
 
 def agents_of(workflow: Workflow) -> list[SupportsAgentRun]:
@@ -92,15 +177,21 @@ def _copied(workflow: Workflow) -> Workflow:
         made = copy.deepcopy(workflow, memo)
     except _NOT_COPYABLE as error:
         raise ConfigurationError(
-            f"The workflow {workflow.name!r} cannot be copied, but every run needs one of its own. Pass a function that "
-            "builds it instead of the instance, or an instance that has not run yet."
+            f"The workflow {workflow.name!r} cannot be copied, and without copies this instance could only be run one at a "
+            "time, with one state for everybody. Pass a function that builds it instead of the instance, or an instance "
+            "that has not run yet."
         ) from error
     made.id = str(uuid.uuid4())
     return made
 
 
 def _notable_parts(root: object) -> Iterator[object]:
-    """Yield what copies share and the agent sessions below `root`, without looking inside either."""
+    """Yield what copies share and the agent sessions below `root`."""
+    return (part for part in _parts(root) if _is_notable(part))
+
+
+def _parts(root: object) -> Iterator[object]:
+    """Yield everything below `root`, without looking inside what is notable."""
     seen: set[int] = set()
     remaining = [root]
     while remaining:
@@ -108,10 +199,13 @@ def _notable_parts(root: object) -> Iterator[object]:
         if isinstance(part, _LEAVES) or id(part) in seen:
             continue
         seen.add(id(part))
-        if isinstance(part, AgentSession) or _is_shared(part):
-            yield part
-        else:
+        yield part
+        if not _is_notable(part):
             remaining.extend(_children(part))
+
+
+def _is_notable(part: object) -> bool:
+    return isinstance(part, AgentSession) or _is_shared(part)
 
 
 def _is_shared(part: object) -> bool:

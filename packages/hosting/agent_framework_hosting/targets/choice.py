@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import TypeAlias, TypeGuard, cast
 
-from agent_framework import SupportsAgentRun, Workflow
+from agent_framework import SupportsAgentRun, Workflow, WorkflowAgent
 
 from ..checkpoints import Checkpoints
 from ..directories import PathName
 from ..errors import ConfigurationError
 from .agent import AgentTarget
 from .base import Target
+from .blueprint import WorkflowSource
 
-HostTarget: TypeAlias = SupportsAgentRun | Workflow | Callable[[], Workflow] | Target
-"""What can be hosted: an agent, a workflow, a function that builds one, or a target of your own."""
+logger = logging.getLogger(__name__)
+
+HostTarget: TypeAlias = SupportsAgentRun | WorkflowSource | Target
+"""What can be hosted: an agent, a workflow, a builder or a function that makes one, or a target of your own."""
 
 
 def choose_target(
@@ -29,25 +33,24 @@ def choose_target(
     `checkpoints` makes what a workflow gets, from `checkpoint_location`; nobody else asks for it.
 
     Raises:
-        ConfigurationError: it cannot be hosted, or has no use for a `checkpoint_location`.
+        ConfigurationError: it cannot be hosted.
     """
     if inspect.isclass(hosted):
         raise ConfigurationError(f"The target is the class {hosted.__name__}: pass an instance of it.")
-    is_workflow = isinstance(hosted, Workflow)
-    if not is_workflow and _is_target(hosted):
-        _refuse_checkpoints(checkpoint_location, "a target of its own")
+    makes_workflows = isinstance(hosted, Workflow) or callable(getattr(hosted, "build", None))
+    if not makes_workflows and _is_target(hosted):
+        _warn_of_checkpoints(checkpoint_location, "a target of its own")
         return hosted
-    if not is_workflow and callable(getattr(hosted, "run", None)):
-        _refuse_checkpoints(checkpoint_location, "an agent")
-        return AgentTarget(cast("SupportsAgentRun", hosted))
-    if is_workflow or callable(hosted):
+    if not makes_workflows and callable(getattr(hosted, "run", None)):
+        _warn_of_checkpoints(checkpoint_location, "an agent")
+        return AgentTarget(_as_agent(hosted))
+    if makes_workflows or callable(hosted):
         from .workflow import WorkflowTarget  # noqa: PLC0415  only hosts of workflows load it
 
-        return WorkflowTarget(cast("Callable[[], Workflow]", hosted), checkpoints=checkpoints(checkpoint_location))
-    hint = " Call its build() first." if callable(getattr(hosted, "build", None)) else ""
+        return WorkflowTarget(cast("WorkflowSource", hosted), checkpoints=checkpoints(checkpoint_location))
     raise ConfigurationError(
-        f"The target is a {type(hosted).__name__}: pass an agent, a Workflow, or a function without arguments that "
-        f"returns a Workflow.{hint}"
+        f"The target is a {type(hosted).__name__}: pass an agent, a Workflow, a builder of one, or a function without "
+        "arguments that returns one."
     )
 
 
@@ -55,8 +58,15 @@ def _is_target(hosted: object) -> TypeGuard[Target]:
     return all(hasattr(hosted, name) for name in ("name", "kind", "hosted", "stream", "new_session", "server_tools"))
 
 
-def _refuse_checkpoints(location: PathName | None, what: str) -> None:
-    if location is not None:
+def _as_agent(hosted: object) -> SupportsAgentRun:
+    if isinstance(hosted, WorkflowAgent):
         raise ConfigurationError(
-            f"checkpoint_location is for workflows, and the target is {what}: leave checkpoint_location out."
+            f"The target {hosted.name!r} is a workflow used as an agent, which has one state for everybody: pass the "
+            "workflow itself."
         )
+    return cast("SupportsAgentRun", hosted)
+
+
+def _warn_of_checkpoints(location: PathName | None, what: str) -> None:
+    if location is not None:
+        logger.warning("checkpoint_location is for workflows, and the target is %s: it is not used.", what)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from ..errors import ConfigurationError, LeaseLost, StaleWrite, StoreError, Stor
 from ..isolation import Partition
 from .agent import AgentTarget
 from .base import HostedRun, Question, Resumption, TargetInput, bound_request_context
-from .blueprint import WorkflowBlueprint, agents_of
+from .blueprint import WorkflowBlueprint, WorkflowSource, agents_of
 from .outputs import IntermediateOutputs, WorkflowOutputs
 from .questions import WorkflowQuestion
 
@@ -57,7 +57,9 @@ _ERASE_SECONDS: Final = 10.0
 class WorkflowTarget:
     """Runs a workflow, always streamed.
 
-    `workflow` is an instance that has not run, of which every run gets a copy, or a function that builds one per run.
+    `workflow` is an instance that has not run, or a builder of one, of which every run gets a copy, or a function, sync or
+    async, that builds one per run. An async one is called for the first time when the host starts (`prepare`).
+    `name` is what callers may call it: by default the workflow's, or that of an async function.
     A session's conversation continues from the checkpoint its last turn ended with; a session without one starts from
     the workflow's initial state. Checkpoints are kept by `checkpoints`, or in the directory `checkpoint_location`, which
     only the operator may be able to write (see `FileCheckpoints`), or else in memory. `intermediate_outputs` says what
@@ -76,8 +78,9 @@ class WorkflowTarget:
 
     def __init__(
         self,
-        workflow: Workflow | Callable[[], Workflow],
+        workflow: WorkflowSource,
         *,
+        name: str | None = None,
         checkpoints: Checkpoints | None = None,
         checkpoint_location: str | Path | None = None,
         intermediate_outputs: IntermediateOutputs = "hide",
@@ -85,8 +88,19 @@ class WorkflowTarget:
         self._blueprint = WorkflowBlueprint(workflow)
         self.checkpoints: Checkpoints = _pick_checkpoints(checkpoints, checkpoint_location)
         self._intermediate_outputs = intermediate_outputs
-        self.name: str = self._blueprint.sample.name or "workflow"
-        self.hosted: object = workflow if isinstance(workflow, Workflow) else self._blueprint.sample
+        self._given: object = workflow
+        sample = self._blueprint.sample
+        own_name = getattr(workflow, "__name__", None) if sample is None else sample.name
+        self.name: str = name or own_name or "workflow"
+
+    @property
+    def hosted(self) -> object:
+        """The instance that was given, or one that never runs; the async function before `prepare`."""
+        return self._given if isinstance(self._given, Workflow) else self._blueprint.sample or self._given
+
+    async def prepare(self) -> None:
+        """Call an async function for the first time. See `Preparable.prepare`."""
+        await self._blueprint.prepare()
 
     def new_session(self) -> AgentSession:
         """Return a session whose first turn starts from the workflow's initial state."""
@@ -94,9 +108,9 @@ class WorkflowTarget:
 
     def server_tools(self) -> frozenset[str]:
         """Return the names of the tools that the agents in the workflow execute themselves."""
-        return frozenset(
-            name for agent in agents_of(self._blueprint.sample) for name in AgentTarget(agent).server_tools()
-        )
+        sample = self._blueprint.sample
+        agents = () if sample is None else agents_of(sample)
+        return frozenset(name for agent in agents for name in AgentTarget(agent).server_tools())
 
     async def erase(self, partition: Partition, session: AgentSession) -> None:
         """Erase the checkpoint that `session` continues from. See `Erasable.erase`."""
@@ -163,7 +177,7 @@ class WorkflowTarget:
         if run.options:
             # A run hook that lets everything through is legitimate; a workflow has nobody to give options to.
             logger.warning("A workflow takes no options; they are ignored", extra={"options": sorted(run.options)})
-        workflow = self._blueprint.new()
+        workflow = await self._blueprint.new()
         outputs = WorkflowOutputs(intermediate=self._intermediate_outputs)
         turn = _Turn(self.checkpoints, run, outputs)
         try:
@@ -267,7 +281,7 @@ class _Turn:
             TargetError: the checkpoint to go on from is not there any more, or the workflow waits for answers.
             ConfigurationError: the workflow does not take what was given.
         """
-        # Never nothing: a workflow that was built with a storage of its own would then put all callers' states there.
+        # Never nothing: what a factory has given a storage of its own would put all callers' states there.
         checkpoints = self._held if self._is_kept else ReadOnlyCheckpoints()
         resumption = self._run.resumption
         if resumption is None:
