@@ -33,6 +33,7 @@ from agent_framework_hosting.types import HostedRunResult
 
 from .portable import on_behalf
 from .protocol.json import JsonObject
+from .protocol.memo import AskedApproval
 from .stores.base import ResponseRecord, ResponseStore, Settlements
 from .stores.context import response_session_key
 from .turn import Turn
@@ -549,10 +550,10 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _questions(output: object, request_ids: Mapping[str, str]) -> dict[str, JsonObject]:
-    """Return the approval requests in `output` with the ids under which the target will recognise their answers."""
+def _questions(output: object, asked: Mapping[str, AskedApproval]) -> dict[str, JsonObject]:
+    """Return the approval requests in `output` with what the target will recognise their answers by."""
     items = output if isinstance(output, list) else []
-    return {item["id"]: {**item, "request_id": request_ids[item["id"]]} for item in items if item["id"] in request_ids}
+    return {item["id"]: {**item, **to_builtins(asked[item["id"]])} for item in items if item["id"] in asked}
 
 
 async def _uninterrupted(work: Awaitable[None]) -> None:

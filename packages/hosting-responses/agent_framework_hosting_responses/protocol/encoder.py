@@ -33,7 +33,7 @@ from .items.settings import EncoderOptions
 from .items.source import member
 from .items.table import write_content
 from .json import JsonObject, JsonValue, encode_json
-from .memo import Memo
+from .memo import AskedApproval, Memo
 from .replay import Replay
 from .usage import UsageMeter
 
@@ -137,8 +137,8 @@ class ResponseEncoder:
         )
 
     @property
-    def approvals(self) -> Mapping[str, str]:
-        """Id of an approval request on the wire → the framework's id of the request."""
+    def approvals(self) -> Mapping[str, AskedApproval]:
+        """Id of an approval request on the wire → how the target knows it."""
         return self._draft.approvals
 
     @property

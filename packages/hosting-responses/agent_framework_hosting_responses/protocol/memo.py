@@ -13,6 +13,19 @@ class UndecidedCall(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str
 
 
+class AskedApproval(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the target needs to recognise the answer to an approval request, and the wire does not show."""
+
+    request_id: str
+    """The framework's id of the request."""
+
+    call_id: str
+    """The framework's id of the call that waits."""
+
+    hosted: bool = False
+    """Whether the agent's provider asks, not the framework."""
+
+
 class Memo(msgspec.Struct, frozen=True, kw_only=True):
     """Where the encoder of a run that is resumed begins; the default is the start of a run."""
 
@@ -22,8 +35,8 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[UndecidedCall] = []
     """The calls that no result has followed."""
 
-    approvals: dict[str, str] = {}
-    """Id of an approval request on the wire → the framework's id of the request."""
+    approvals: dict[str, AskedApproval] = {}
+    """Id of an approval request on the wire → how the target knows it."""
 
     minted_call_ids: dict[str, str] = {}
     """`call_id` on the wire → the framework's id of the call, where they differ."""

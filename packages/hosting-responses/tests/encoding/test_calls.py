@@ -21,6 +21,7 @@ from agent_framework import (
 )
 
 from agent_framework_hosting_responses.protocol.calls import Calls, Owner
+from agent_framework_hosting_responses.protocol.memo import AskedApproval
 
 CLIENT = frozenset({"client"})
 
@@ -448,7 +449,7 @@ async def test_a_real_run_that_needs_approval_asks_for_it_once(encode: Any) -> N
         "arguments": '{"x":1}',
     }
     asked = [content for update in updates for content in update.contents if content.type.startswith("function_app")]
-    assert encoded.encoder.approvals == {"mcpr_1": asked[0].id}
+    assert encoded.encoder.approvals == {"mcpr_1": AskedApproval(request_id=str(asked[0].id), call_id="c1")}
 
 
 def test_a_reserved_call_id_is_not_used() -> None:

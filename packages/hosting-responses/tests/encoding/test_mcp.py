@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from agent_framework import AgentResponseUpdate, Content
 
+from agent_framework_hosting_responses.protocol.memo import AskedApproval
+
 RAW = {"type": "mcp_call", "id": "mcp_up", "name": "t", "server_label": "s", "arguments": '{"a":1}'}
 
 
@@ -104,7 +106,7 @@ def test_an_approval_request_absorbs_its_call(encode: Any) -> None:
             "arguments": '{"a":1}',
         }
     ]
-    assert encoded.encoder.approvals == {"mcpr_1": "af-1"}
+    assert encoded.encoder.approvals == {"mcpr_1": AskedApproval(request_id="af-1", call_id="c1")}
 
 
 def test_a_provider_keeps_the_id_and_label_of_its_approval_request(encode: Any) -> None:
@@ -114,7 +116,7 @@ def test_a_provider_keeps_the_id_and_label_of_its_approval_request(encode: Any) 
 
     assert encoded.output[0]["id"] == "mcpr_up"
     assert encoded.output[0]["server_label"] == "s"
-    assert encoded.encoder.approvals == {"mcpr_up": "mcpr_up"}
+    assert encoded.encoder.approvals == {"mcpr_up": AskedApproval(request_id="mcpr_up", call_id="c1", hosted=True)}
 
 
 def test_a_tool_list_that_failed_says_so(encode: Any) -> None:

@@ -17,6 +17,7 @@ from agent_framework_hosting_responses.protocol.calls import Call, Calls, Owner
 from agent_framework_hosting_responses.protocol.events import DeltaRun, EventWriter
 from agent_framework_hosting_responses.protocol.ids import IdFactory
 from agent_framework_hosting_responses.protocol.json import JsonObject
+from agent_framework_hosting_responses.protocol.memo import AskedApproval
 
 from .hosted import HostedItems
 from .message import MessageItem
@@ -85,7 +86,7 @@ class Draft:
         # No bound methods: a cycle per response is what the garbage collector would spend its time on.
         self.calls = Calls(owner_of=partial(_owner_of, options), mint=partial(new_id, "call"), taken=options.taken_ids)
         self.open_calls: list[Call] = []
-        self.approvals: dict[str, str] = {}
+        self.approvals: dict[str, AskedApproval] = {}
         self.message: MessageItem | None = None
         self.failure: Failure | None = None
         self.shell = ShellCalls(self.calls)

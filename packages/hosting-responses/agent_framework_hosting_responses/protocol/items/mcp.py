@@ -11,6 +11,7 @@ from agent_framework import Content
 
 from agent_framework_hosting_responses.protocol.calls import Call, json_text
 from agent_framework_hosting_responses.protocol.json import JsonObject
+from agent_framework_hosting_responses.protocol.memo import AskedApproval
 
 from .draft import Draft
 from .hosted import HostedItem
@@ -108,14 +109,17 @@ def write_server_call(draft: Draft, call: Call, result: Content) -> None:
 def write_approval_request(draft: Draft, content: Content) -> None:
     """Ask the client to approve a call; the call itself is not shown besides."""
     call = content.function_call
-    if call is None or (content.id and content.id in draft.approvals.values()):
+    if call is None or (content.id and any(content.id == asked.request_id for asked in draft.approvals.values())):
         return
     draft.before_output()
     draft.calls.absorb(call)
     raw = responses_item(call.raw_representation)
     is_upstream = raw is not None and raw["type"] == "mcp_approval_request"
     item_id = draft.output.claim_id("mcp_approval_request", raw.get("id") if raw and is_upstream else None)
-    draft.approvals[item_id] = _request_id(content, call)
+    request_id = content.id or call.id or call.call_id or ""
+    draft.approvals[item_id] = AskedApproval(
+        request_id=request_id, call_id=call.call_id or request_id, hosted=call.hosted is True
+    )
     draft.output.write(
         {
             "id": item_id,
@@ -125,10 +129,6 @@ def write_approval_request(draft: Draft, content: Content) -> None:
             "arguments": _arguments(call) or "{}",
         }
     )
-
-
-def _request_id(content: Content, call: Content) -> str:
-    return content.id or call.id or call.call_id or ""
 
 
 def _call(name: str, arguments: str, server_label: str) -> JsonObject:
