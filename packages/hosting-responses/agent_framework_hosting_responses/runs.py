@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -32,8 +32,6 @@ from agent_framework_hosting.targets.base import Asking, HostedRun, abandon
 from agent_framework_hosting.types import HostedRunResult
 
 from .portable import on_behalf
-from .protocol.json import JsonObject
-from .protocol.memo import AskedApproval
 from .stores.base import ResponseRecord, ResponseStore, Settlements
 from .stores.context import response_session_key
 from .turn import Turn
@@ -501,7 +499,7 @@ class ResponseRuns:
             status=status,
             body=turn.encoder.encoded,
             output=tuple(item for item in output if isinstance(item, dict)) if isinstance(output, list) else (),
-            approvals=_questions(output, turn.encoder.approvals),
+            approvals=turn.encoder.questions,
             call_ids=turn.encoder.minted_call_ids,
             has_session=has_session,
         )
@@ -548,12 +546,6 @@ def _is_cancelled() -> bool:
     """Whether the cancellation of the current task was asked for, also when the agent has swallowed it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _questions(output: object, asked: Mapping[str, AskedApproval]) -> dict[str, JsonObject]:
-    """Return the approval requests in `output` with what the target will recognise their answers by."""
-    items = output if isinstance(output, list) else []
-    return {item["id"]: {**item, **to_builtins(asked[item["id"]])} for item in items if item["id"] in asked}
 
 
 async def _uninterrupted(work: Awaitable[None]) -> None:

@@ -16,8 +16,12 @@ from agent_framework import (
     BaseChatClient,
     ChatResponse,
     ChatResponseUpdate,
+    ContextProvider,
     Executor,
+    FunctionInvocationContext,
+    FunctionMiddleware,
     InMemoryCheckpointStorage,
+    MCPStdioTool,
     Message,
     ResponseStream,
     Workflow,
@@ -25,6 +29,7 @@ from agent_framework import (
     WorkflowContext,
     WorkflowExecutor,
     handler,
+    tool,
 )
 
 from agent_framework_hosting.errors import ConfigurationError
@@ -130,6 +135,42 @@ async def test_agents_are_shared_wherever_an_executor_keeps_them(wrap: Callable[
 
     assert agents_of(copied) == [hosted]
     assert agents_of(copied)[0] is hosted
+
+
+class Noting(FunctionMiddleware):
+    """What an executor has put into its agent, to learn what the agent does."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    async def process(self, context: FunctionInvocationContext, call_next: Callable[[], Awaitable[None]]) -> None:
+        self.noted.append(context.function.name)
+        await call_next()
+
+
+class NotingProvider(ContextProvider):
+    """The same, where the agent has other context providers."""
+
+    def __init__(self, noting: Noting) -> None:
+        super().__init__("noting")
+        self.noting = noting
+
+
+@pytest.mark.parametrize("has_provider", [False, True])
+async def test_an_agent_that_its_executor_listens_to_is_copied_with_what_is_listened_to(has_provider: bool) -> None:
+    noting, client, other = Noting(), LockedClient(), ContextProvider("other")
+    tools = [tool(lambda: "x", name="x"), MCPStdioTool(name="mcp", command="none")]
+    options: Any = {"context_providers": [other, NotingProvider(noting)]} if has_provider else {"middleware": [noting]}
+    agent = Agent(client=client, name="tied", tools=tools, **options)
+    blueprint = WorkflowBlueprint(collecting(agent=agent, noting=noting))
+
+    for parts in [parts_of(await blueprint.new()) for _ in range(2)]:
+        copied = parts["agent"]
+        held = copied.context_providers[1].noting if has_provider else copied.middleware[0]
+        assert (held is parts["noting"], held is noting, copied is agent) == (True, False, False)
+        assert copied.client is client
+        assert (copied.default_options["tools"], copied.mcp_tools) == (agent.default_options["tools"], agent.mcp_tools)
+        assert not has_provider or copied.context_providers[0] is other
 
 
 async def test_clients_and_checkpoint_storages_are_shared() -> None:

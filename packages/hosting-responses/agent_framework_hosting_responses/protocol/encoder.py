@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from agent_framework import AgentResponseUpdate, Content
+from msgspec import to_builtins
 
 from .errors import EncoderStateError
 from .events import DeltaRun, Event, EventWriter
@@ -140,6 +141,12 @@ class ResponseEncoder:
     def approvals(self) -> Mapping[str, AskedApproval]:
         """Id of an approval request on the wire → how the target knows it."""
         return self._draft.approvals
+
+    @property
+    def questions(self) -> dict[str, JsonObject]:
+        """The approval requests in the response, and what the target recognises their answers by, by their ids."""
+        asked = {str(item["id"]): item for item in self._draft.output.items if item["id"] in self.approvals}
+        return {item_id: {**item, **to_builtins(self.approvals[item_id])} for item_id, item in asked.items()}
 
     @property
     def minted_call_ids(self) -> Mapping[str, str]:

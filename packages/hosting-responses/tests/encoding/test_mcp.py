@@ -107,6 +107,7 @@ def test_an_approval_request_absorbs_its_call(encode: Any) -> None:
         }
     ]
     assert encoded.encoder.approvals == {"mcpr_1": AskedApproval(request_id="af-1", call_id="c1")}
+    assert encoded.encoder.questions == {"mcpr_1": {**encoded.output[0], "request_id": "af-1", "call_id": "c1"}}
 
 
 def test_a_provider_keeps_the_id_and_label_of_its_approval_request(encode: Any) -> None:

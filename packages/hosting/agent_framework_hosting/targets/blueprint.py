@@ -10,16 +10,20 @@ import logging
 import pickle
 import types
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Protocol, TypeAlias
 
 from agent_framework import (
+    Agent,
     AgentSession,
     BaseChatClient,
     ContextProvider,
     FileCheckpointStorage,
     FunctionTool,
     InMemoryCheckpointStorage,
+    MCPStdioTool,
+    MCPStreamableHTTPTool,
+    MCPWebsocketTool,
     SupportsAgentRun,
     SupportsChatGetResponse,
     Workflow,
@@ -30,7 +34,16 @@ from ..errors import ConfigurationError
 from ..hooks import resolve
 from ..sessions import fork
 
-_SHARED = (BaseChatClient, ContextProvider, FunctionTool, FileCheckpointStorage, InMemoryCheckpointStorage)
+_SHARED = (
+    BaseChatClient,
+    ContextProvider,
+    FunctionTool,
+    MCPStdioTool,
+    MCPStreamableHTTPTool,
+    MCPWebsocketTool,
+    FileCheckpointStorage,
+    InMemoryCheckpointStorage,
+)
 _LEAVES = (
     str,
     bytes,
@@ -169,12 +182,8 @@ def agents_of(workflow: Workflow) -> list[SupportsAgentRun]:
 
 
 def _copied(workflow: Workflow) -> Workflow:
-    memo: dict[int, object] = {}
     try:
-        for part in _notable_parts(workflow):
-            # Context providers may keep a conversation outside, under the session's id: two chains must not share it.
-            memo[id(part)] = fork(copy.deepcopy(part)) if isinstance(part, AgentSession) else part
-        made = copy.deepcopy(workflow, memo)
+        made = copy.deepcopy(workflow, _not_copied(workflow))
     except _NOT_COPYABLE as error:
         raise ConfigurationError(
             f"The workflow {workflow.name!r} cannot be copied, and without copies this instance could only be run one at a "
@@ -183,6 +192,40 @@ def _copied(workflow: Workflow) -> Workflow:
         ) from error
     made.id = str(uuid.uuid4())
     return made
+
+
+def _not_copied(workflow: Workflow) -> dict[int, object]:
+    """Return what stands in the place of parts that copies share, or that begin anew, by the part's id."""
+    parts = list(_parts(workflow))
+    own = {id(part) for part in parts if not _is_notable(part)}
+    memo: dict[int, object] = {}
+    tied: set[int] = set()
+    while parts:
+        part = parts.pop()
+        if isinstance(part, AgentSession):
+            # Context providers may keep a conversation outside, under the session's id: two chains must not share it.
+            memo[id(part)] = fork(copy.deepcopy(part))
+        elif id(part) in tied:
+            continue
+        elif _is_tied(part, own):
+            tied.add(id(part))
+            parts.extend(inner for child in _children(part) for inner in _parts(child))
+        elif _is_notable(part):
+            memo[id(part)] = part
+    return memo
+
+
+def _is_tied(part: object, own: Collection[int]) -> bool:
+    """Whether an agent, or a context provider, holds an object of its executor, and is of no use to a copy of that.
+
+    An executor for handoffs learns from a middleware in its agent what the model has chosen.
+    """
+    if isinstance(part, ContextProvider):
+        return any(id(held) in own for held in getattr(part, "__dict__", {}).values())
+    if not isinstance(part, Agent):
+        return False
+    providers: Iterable[object] = part.context_providers or ()
+    return any(id(held) in own for held in part.middleware or ()) or any(_is_tied(held, own) for held in providers)
 
 
 def _notable_parts(root: object) -> Iterator[object]:
