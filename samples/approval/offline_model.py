@@ -59,7 +59,9 @@ def _answer(messages: Sequence[Message]) -> Iterator[Content]:
 
 
 def _told(result: str) -> str:
-    return "Not paid, as nobody approved it" if "rejected" in result else f"Paid: {result}"
+    if "rejected" in result:
+        return "Not paid, as nobody approved it"
+    return f"Not paid: {result.removesuffix('.')}" if result.startswith("Error") else f"Paid: {result}"
 
 
 def _words(text: str) -> Iterator[Content]:

@@ -22,11 +22,15 @@ def chat_client() -> SupportsChatGetResponse[Any]:
         from agent_framework.foundry import FoundryChatClient  # noqa: PLC0415
         from azure.identity.aio import DefaultAzureCredential  # type: ignore[import-not-found]  # noqa: PLC0415
 
+        print("Model: Foundry")
         client = FoundryChatClient(credential=DefaultAzureCredential())
     elif os.environ.get("OPENAI_API_KEY"):
         from agent_framework.openai import OpenAIChatClient, OpenAIChatCompletionClient  # noqa: PLC0415
 
-        client = OpenAIChatCompletionClient() if os.environ.get("OPENAI_BASE_URL") else OpenAIChatClient()
+        base_url = os.environ.get("OPENAI_BASE_URL")
+        print(f"Model: {os.environ.get('OPENAI_MODEL')} at {base_url or 'OpenAI'}")
+        client = OpenAIChatCompletionClient() if base_url else OpenAIChatClient()
     else:
+        print("Model: offline stand-in with fixed rules, no language model. Set OPENAI_API_KEY for a real one.")
         client = OfflineChatClient()
     return client
