@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # at run time only for tests that ask: half a second
     from commands import Commands
     from postgres import PostgresServer
 
+    from agent_framework_hosting.checkpoints import Checkpoints
     from agent_framework_hosting.sql.database import Database
 
 ROOT = Path(__file__).parent
@@ -76,15 +77,26 @@ def poor_url(postgres: PostgresServer, postgres_url: str) -> Generator[str, None
 @pytest.fixture(params=["sqlite", "postgres"])
 def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> sa.URL:
     """The URL, for `Database`, of a fresh, migrated database of each kind."""
-    from agent_framework_hosting.sql import database, schema  # noqa: PLC0415  see above
+    return _sql_url(request.param, request, tmp_path)
 
-    if request.param == "postgres":
-        return database.postgres_url(request.getfixturevalue("postgres_url"))
-    made = database.Database(database.sqlite_url(str(tmp_path / "host.db")))
-    made.open()
-    schema.upgrade(made.engine, schema.installed_parts())
-    made.close_now()
-    return made.url
+
+@pytest.fixture(params=["memory", "directory", "sqlite", "postgres"])
+async def checkpoints(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Checkpoints, None]:
+    """Where checkpoints of workflows lie, of each kind."""
+    from agent_framework_hosting.checkpoints import FileCheckpoints, MemoryCheckpoints  # noqa: PLC0415  see above
+
+    if request.param == "memory":
+        yield MemoryCheckpoints()
+    elif request.param == "directory":
+        yield FileCheckpoints(tmp_path / "checkpoints")
+    else:
+        from agent_framework_hosting.sql.checkpoints import SqlCheckpoints  # noqa: PLC0415
+        from agent_framework_hosting.sql.database import Database  # noqa: PLC0415
+
+        opened = Database(_sql_url(request.param, request, tmp_path))
+        opened.open()
+        yield SqlCheckpoints(opened)
+        await opened.close()
 
 
 @pytest.fixture
@@ -135,3 +147,15 @@ def _state(request: pytest.FixtureRequest, directory: Path) -> State:
             return State("sqlite", {"state_dir": directory / "state"})
         case _:
             return State("postgres", {"database_url": request.getfixturevalue("postgres_url")})
+
+
+def _sql_url(kind: str, request: pytest.FixtureRequest, directory: Path) -> sa.URL:
+    from agent_framework_hosting.sql import database, schema  # noqa: PLC0415  see above
+
+    if kind == "postgres":
+        return database.postgres_url(request.getfixturevalue("postgres_url"))
+    made = database.Database(database.sqlite_url(str(directory / "host.db")))
+    made.open()
+    schema.upgrade(made.engine, schema.installed_parts())
+    made.close_now()
+    return made.url

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from agent_framework import (
@@ -24,6 +24,7 @@ from agent_framework import (
     MCPStdioTool,
     Message,
     ResponseStream,
+    SupportsAgentRun,
     Workflow,
     WorkflowBuilder,
     WorkflowContext,
@@ -31,9 +32,10 @@ from agent_framework import (
     handler,
     tool,
 )
+from agent_framework import workflow as functional_workflow
 
 from agent_framework_hosting.errors import ConfigurationError
-from agent_framework_hosting.targets.blueprint import WorkflowBlueprint, agents_of
+from agent_framework_hosting.targets.blueprint import AnyWorkflow, WorkflowBlueprint, agents_of
 
 
 class LockedClient(BaseChatClient[Any]):
@@ -83,13 +85,14 @@ def collecting(**parts: Any) -> Workflow:
     return WorkflowBuilder(start_executor=Collecting(**parts), name="collecting").build()
 
 
-def parts_of(workflow: Workflow) -> dict[str, Any]:
+def parts_of(workflow: AnyWorkflow) -> dict[str, Any]:
+    assert isinstance(workflow, Workflow)
     start = workflow.get_start_executor()
     assert isinstance(start, Collecting)
     return start.parts
 
 
-async def outputs(workflow: Workflow, text: str) -> list[Any]:
+async def outputs(workflow: AnyWorkflow, text: str) -> list[Any]:
     return (await workflow.run(text)).get_outputs()
 
 
@@ -116,7 +119,7 @@ async def test_copies_have_the_same_name_and_graph_and_ids_of_their_own() -> Non
 
     assert {first.name, second.name} == {"collecting"}
     assert first.graph_signature_hash == workflow.graph_signature_hash
-    assert len({workflow.id, first.id, second.id}) == 3
+    assert len({made.id for made in (workflow, first, second) if isinstance(made, Workflow)}) == 3
 
 
 @pytest.mark.parametrize(
@@ -261,6 +264,25 @@ async def test_a_builder_is_asked_once_and_its_executors_are_not_shared() -> Non
 
     assert [await outputs(await blueprint.new(), text) for text in ("a", "b")] == [["a"], ["b"]]
     assert len(built) == 1
+
+
+async def test_a_functional_workflow_used_as_an_agent_is_copied() -> None:
+    meeting = asyncio.Barrier(2)
+
+    @functional_workflow
+    async def meet(messages: list[Message]) -> str:
+        await asyncio.wait_for(meeting.wait(), 60)
+        return f"met {messages[-1].text}"
+
+    # The framework's own types do not know that it is an agent.
+    as_agent = cast("SupportsAgentRun", meet.build().as_agent("inner"))
+    blueprint = WorkflowBlueprint(WorkflowBuilder(start_executor=as_agent).build())
+    first, second = [await blueprint.new() for _ in range(2)]
+
+    # One instance for both would refuse the second run.
+    met = await asyncio.gather(outputs(first, "a"), outputs(second, "b"))
+
+    assert [output.text for (output,) in met] == ["met a", "met b"]
 
 
 async def collecting_later() -> Workflow:

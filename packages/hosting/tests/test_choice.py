@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_framework import Executor, Workflow, WorkflowBuilder, WorkflowContext, handler
+from agent_framework import Executor, Workflow, WorkflowBuilder, WorkflowContext, handler, workflow
 
 from agent_framework_hosting import ConfigurationError
 from agent_framework_hosting.checkpoints import Checkpoints, MemoryCheckpoints
@@ -24,6 +24,12 @@ def upper() -> WorkflowBuilder:
 
 async def later() -> Workflow:
     return upper().build()
+
+
+@workflow
+async def shout(text: str) -> str:
+    """Say it as a functional workflow."""
+    return text.upper()
 
 
 def choose(hosted: object, location: PathName | None = None) -> Target:
@@ -49,7 +55,7 @@ def test_what_cannot_be_hosted_is_refused_with_what_to_change(hosted: Any, messa
         choose(hosted)
 
 
-@pytest.mark.parametrize("hosted", [upper().build(), upper(), lambda: upper().build(), later])
+@pytest.mark.parametrize("hosted", [upper().build(), upper(), lambda: upper().build(), later, shout, shout.build()])
 def test_a_workflow_a_builder_and_functions_are_workflows(hosted: Any) -> None:
     assert choose(hosted).kind == "workflow"
 

@@ -44,7 +44,8 @@ from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.tables import checkpoints as table
 from agent_framework_hosting.targets.agent import AgentTarget
 from agent_framework_hosting.targets.base import Erasable, Target, TargetInput, erase
-from agent_framework_hosting.targets.workflow import SESSION_STATE_KEY, WorkflowTarget
+from agent_framework_hosting.targets.turn import SESSION_STATE_KEY
+from agent_framework_hosting.targets.workflow import WorkflowTarget
 
 
 class EchoClient(FunctionInvocationLayer[Any], BaseChatClient[Any]):
@@ -316,7 +317,11 @@ async def test_a_changed_workflow_refuses_the_conversations_of_the_old_one(tmp_p
     before = session.to_dict()
 
     with pytest.raises(TargetError, match="unusable"):
-        await say(WorkflowTarget(taking_workflow(str), checkpoint_location=tmp_path), "two", session)
+        await say(
+            WorkflowTarget(WorkflowBuilder(start_executor=agent()).build(), checkpoint_location=tmp_path),
+            "two",
+            session,
+        )
 
     assert session.to_dict() == before
 
@@ -356,60 +361,6 @@ async def test_a_turn_whose_end_cannot_be_saved_fails_instead_of_losing_the_conv
 
 
 # Input
-
-
-def taking_workflow(kind: Any) -> Workflow:
-    @executor(id="taking", input=kind, workflow_output=str)
-    async def take(given: Any, ctx: WorkflowContext[Any, str]) -> None:
-        text = given.text if isinstance(given, Message) else given
-        await ctx.yield_output(f"{type(given).__name__} {text}" if not isinstance(given, list) else "list")
-
-    return WorkflowBuilder(start_executor=take).build()
-
-
-def taking(kind: Any) -> WorkflowTarget:
-    return WorkflowTarget(taking_workflow(kind))
-
-
-CONVERSATION = [Message("system", ["be brief"]), Message("user", ["one"]), Message("user", ["two"])]
-
-
-@pytest.mark.parametrize(
-    ("kind", "given", "taken"),
-    [
-        (list[Message], CONVERSATION, "list"),
-        (Message, [Message("user", ["hi"])], "Message hi"),
-        (Message, CONVERSATION, "Message one two"),
-        (str, CONVERSATION, "str one\ntwo"),
-        (str, [Message("assistant", ["mine"])], "str mine"),
-        (str | int, 7, "int 7"),
-        (dict[str, int], {"a": 1}, "dict {'a': 1}"),
-    ],
-)
-async def test_input_takes_the_first_shape_that_the_start_executor_accepts(kind: Any, given: Any, taken: str) -> None:
-    assert await say(taking(kind), given) == taken
-
-
-@pytest.mark.parametrize(
-    ("kind", "given"),
-    [(int, CONVERSATION), (str, [Message("user", [Content.from_uri("https://x/i.png", media_type="image/png")])])],
-)
-async def test_input_that_fits_no_shape_fails_the_run_and_says_what_is_accepted(kind: Any, given: Any) -> None:
-    with pytest.raises(TargetError) as caught:
-        await say(taking(kind), given)
-
-    assert f"accepts {kind.__name__}" in str(caught.value.__cause__)
-
-
-async def test_contents_that_a_text_workflow_cannot_take_are_left_out_with_a_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    image = Content.from_uri("https://x/i.png", media_type="image/png")
-
-    assert await say(taking(str), [Message("user", ["look", image])]) == "str look"
-    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "The workflow takes text only; other contents were left out."
-    ]
 
 
 async def test_options_are_ignored_with_a_warning_because_a_workflow_takes_none(

@@ -11,7 +11,7 @@ import pickle
 import types
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from agent_framework import (
     Agent,
@@ -19,6 +19,8 @@ from agent_framework import (
     BaseChatClient,
     ContextProvider,
     FileCheckpointStorage,
+    FunctionalWorkflow,
+    FunctionalWorkflowAgent,
     FunctionTool,
     InMemoryCheckpointStorage,
     MCPStdioTool,
@@ -63,22 +65,29 @@ _LEAVES = (
 _NOT_COPYABLE = (TypeError, ValueError, AttributeError, RuntimeError, pickle.PicklingError)
 
 
-class WorkflowBuilding(Protocol):
-    """What builds a workflow, as a `WorkflowBuilder` does."""
+AnyWorkflow: TypeAlias = Workflow | FunctionalWorkflow
+"""A workflow of the framework, of either kind."""
 
-    def build(self) -> Workflow:
+_WORKFLOWS: Final = (Workflow, FunctionalWorkflow)
+_AS_AGENTS: Final = (WorkflowAgent, FunctionalWorkflowAgent)
+
+
+class WorkflowBuilding(Protocol):
+    """What builds a workflow: a `WorkflowBuilder`, a function that is decorated with the framework's `workflow`."""
+
+    def build(self) -> AnyWorkflow:
         """Return a workflow; the executors in it may be the same each time."""
         ...
 
 
-WorkflowSource: TypeAlias = Workflow | WorkflowBuilding | Callable[[], Workflow | Awaitable[Workflow]]
+WorkflowSource: TypeAlias = AnyWorkflow | WorkflowBuilding | Callable[[], AnyWorkflow | Awaitable[AnyWorkflow]]
 """What workflows are made from: an instance, a builder, or a function, sync or async."""
 
 
 class WorkflowBlueprint:
     """Makes one workflow per run, each in its initial state.
 
-    A `Workflow` keeps state and refuses a second run while one is under way. Given an instance, which must not have run
+    A workflow keeps state and refuses a second run while one is under way. Given an instance, which must not have run
     yet, every run gets a deep copy of it: executors and their state are copied, the agents, chat clients, context
     providers and tools in them are shared, and agent sessions begin anew under ids of their own. A builder is asked once,
     and its workflow copied: what it builds a second time has the executors of the first, and their state.
@@ -91,7 +100,7 @@ class WorkflowBlueprint:
     """
 
     def __init__(self, source: WorkflowSource) -> None:
-        self.sample: Workflow | None = None
+        self.sample: AnyWorkflow | None = None
         instance = _instance(source)
         if instance is not None:
             original = _copied(instance)
@@ -131,7 +140,7 @@ class WorkflowBlueprint:
             raise ConfigurationError(f"The workflow factory failed: {type(error).__name__}: {error}") from error
         self._take_sample(made)
 
-    async def new(self) -> Workflow:
+    async def new(self) -> AnyWorkflow:
         """Return a workflow that nobody else has.
 
         Raises:
@@ -145,12 +154,12 @@ class WorkflowBlueprint:
             )
         return made
 
-    async def _made(self) -> Workflow:
+    async def _made(self) -> AnyWorkflow:
         return _as_workflow(await resolve(self._make()), "The workflow factory")
 
-    def _take_sample(self, workflow: Workflow) -> None:
+    def _take_sample(self, workflow: AnyWorkflow) -> None:
         for part in _parts(workflow):
-            if isinstance(part, Workflow) and part._runner_context.has_checkpointing():  # noqa: SLF001  there is no other way to ask
+            if isinstance(part, _WORKFLOWS) and _has_storage(part):
                 raise ConfigurationError(
                     f"The workflow {part.name!r} has a checkpoint storage of its own, where the states of all callers "
                     "would meet: build it without, and pass checkpoint_location, or the storage as checkpoint_location."
@@ -158,15 +167,22 @@ class WorkflowBlueprint:
         self.sample = workflow
 
 
-def _instance(source: WorkflowSource) -> Workflow | None:
-    if isinstance(source, Workflow):
+def _has_storage(workflow: AnyWorkflow) -> bool:
+    # Neither kind can be asked.
+    if isinstance(workflow, Workflow):
+        return workflow._runner_context.has_checkpointing()  # noqa: SLF001
+    return workflow._checkpoint_storage is not None  # noqa: SLF001
+
+
+def _instance(source: WorkflowSource) -> AnyWorkflow | None:
+    if isinstance(source, _WORKFLOWS):
         return source
     build = getattr(source, "build", None)
     return _as_workflow(build(), "build()") if callable(build) else None
 
 
-def _as_workflow(made: object, maker: str) -> Workflow:
-    if isinstance(made, Workflow):
+def _as_workflow(made: object, maker: str) -> AnyWorkflow:
+    if isinstance(made, _WORKFLOWS):
         return made
     hint = ""
     if callable(getattr(made, "build", None)):
@@ -176,12 +192,12 @@ def _as_workflow(made: object, maker: str) -> Workflow:
     raise ConfigurationError(f"{maker} returned {type(made).__name__}, not a Workflow.{hint}")
 
 
-def agents_of(workflow: Workflow) -> list[SupportsAgentRun]:
+def agents_of(workflow: AnyWorkflow) -> list[SupportsAgentRun]:
     """Return the agents in the workflow's executors, each once, those of nested workflows included."""
     return [part for part in _notable_parts(workflow) if isinstance(part, SupportsAgentRun)]
 
 
-def _copied(workflow: Workflow) -> Workflow:
+def _copied(workflow: AnyWorkflow) -> AnyWorkflow:
     try:
         made = copy.deepcopy(workflow, _not_copied(workflow))
     except _NOT_COPYABLE as error:
@@ -190,11 +206,12 @@ def _copied(workflow: Workflow) -> Workflow:
             "time, with one state for everybody. Pass a function that builds it instead of the instance, or an instance "
             "that has not run yet."
         ) from error
-    made.id = str(uuid.uuid4())
+    if isinstance(made, Workflow):
+        made.id = str(uuid.uuid4())
     return made
 
 
-def _not_copied(workflow: Workflow) -> dict[int, object]:
+def _not_copied(workflow: AnyWorkflow) -> dict[int, object]:
     """Return what stands in the place of parts that copies share, or that begin anew, by the part's id."""
     parts = list(_parts(workflow))
     own = {id(part) for part in parts if not _is_notable(part)}
@@ -253,7 +270,7 @@ def _is_notable(part: object) -> bool:
 
 def _is_shared(part: object) -> bool:
     # A workflow as an agent keeps the workflow's state: sharing it would share conversations.
-    if isinstance(part, WorkflowAgent):
+    if isinstance(part, _AS_AGENTS):
         return False
     if isinstance(part, _SHARED):
         return True

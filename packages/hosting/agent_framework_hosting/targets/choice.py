@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias, TypeGuard, cast
 
-from agent_framework import SupportsAgentRun, Workflow, WorkflowAgent
+from agent_framework import FunctionalWorkflow, FunctionalWorkflowAgent, SupportsAgentRun, Workflow, WorkflowAgent
 
 from ..checkpoints import Checkpoints
 from ..directories import PathName
@@ -37,7 +37,7 @@ def choose_target(
     """
     if inspect.isclass(hosted):
         raise ConfigurationError(f"The target is the class {hosted.__name__}: pass an instance of it.")
-    makes_workflows = isinstance(hosted, Workflow) or callable(getattr(hosted, "build", None))
+    makes_workflows = isinstance(hosted, (Workflow, FunctionalWorkflow)) or callable(getattr(hosted, "build", None))
     if not makes_workflows and _is_target(hosted):
         _warn_of_checkpoints(checkpoint_location, "a target of its own")
         return hosted
@@ -59,7 +59,7 @@ def _is_target(hosted: object) -> TypeGuard[Target]:
 
 
 def _as_agent(hosted: object) -> SupportsAgentRun:
-    if isinstance(hosted, WorkflowAgent):
+    if isinstance(hosted, (WorkflowAgent, FunctionalWorkflowAgent)):
         raise ConfigurationError(
             f"The target {hosted.name!r} is a workflow used as an agent, which has one state for everybody: pass the "
             "workflow itself."

@@ -79,6 +79,10 @@ class WorkflowOutputs:
                 logger.warning("An executor reported an error.", exc_info=cast("BaseException | None", event.data))
         return []
 
+    def end(self) -> list[AgentResponseUpdate]:
+        """Return what still waits when the last event has been fed."""
+        return self._turns.release_all()
+
     def _answer(self, executor: str | None, output: object) -> list[AgentResponseUpdate]:
         answer: list[AgentResponseUpdate] = []
         for kind, update in _parts(output):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,12 @@ from agent_framework_hosting.checkpoints import Checkpoints, FileCheckpoints, Me
 from agent_framework_hosting.errors import StaleWrite, StoreUnavailable, TargetError
 from agent_framework_hosting.isolation import SHARED, Partition
 from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
-from agent_framework_hosting.sql.database import Database, postgres_url, sqlite_url
-from agent_framework_hosting.sql.schema import installed_parts, upgrade
+from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.tables import checkpoints as table
 from agent_framework_hosting.targets.agent import AgentTarget
 from agent_framework_hosting.targets.base import HostedRun, Resumable, Resumption, TargetInput, abandon, can_resume
-from agent_framework_hosting.targets.workflow import RUN_METADATA_KEY, SESSION_STATE_KEY, WorkflowTarget
+from agent_framework_hosting.targets.turn import RUN_METADATA_KEY, SESSION_STATE_KEY
+from agent_framework_hosting.targets.workflow import WorkflowTarget
 from agent_framework_hosting.testing.agents import ScriptedAgent
 
 RUN = "resp_1"
@@ -135,25 +135,6 @@ class Steps:
             if not isinstance(error.__cause__, Death):
                 raise
         return [message.text for message in AgentResponse.from_updates(updates).messages]
-
-
-@pytest.fixture(params=["memory", "directory", "sqlite", "postgres"])
-async def checkpoints(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Checkpoints, None]:
-    """Where checkpoints lie, of each kind."""
-    if request.param == "memory":
-        yield MemoryCheckpoints()
-    elif request.param == "directory":
-        yield FileCheckpoints(tmp_path)
-    else:
-        is_postgres = request.param == "postgres"
-        url = (
-            postgres_url(request.getfixturevalue("postgres_url")) if is_postgres else sqlite_url(f"{tmp_path}/host.db")
-        )
-        database = Database(url)
-        database.open()
-        upgrade(database.engine, installed_parts())
-        yield SqlCheckpoints(database)
-        await database.close()
 
 
 async def kept(checkpoints: Checkpoints, run_id: str = RUN) -> list[WorkflowCheckpoint]:
