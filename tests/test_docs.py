@@ -33,6 +33,7 @@ from agent_framework_hosting_responses import (
     ResponsesSettings,
     ResponsesState,
     ResponseStore,
+    Settlements,
     recovery,
 )
 from agent_framework_hosting_responses.protocol import errors
@@ -149,7 +150,9 @@ def test_every_parameter_and_public_member_is_in_the_reference(kind: type) -> No
     assert not missing
 
 
-@pytest.mark.parametrize("protocol", [SessionStore, Prunable, ResponseStore, Conversations], ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    "protocol", [SessionStore, Prunable, ResponseStore, Conversations, Settlements], ids=lambda p: p.__name__
+)
 def test_every_method_that_a_store_must_have_is_in_its_row_of_the_reference(protocol: type) -> None:
     (row,) = re.findall(rf"^\| `{protocol.__name__}` \|.*$", section_of("Stores"), re.MULTILINE)
     methods = {name for name in dir(protocol) if not name.startswith("_")}

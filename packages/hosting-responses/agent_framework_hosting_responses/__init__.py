@@ -10,19 +10,24 @@ if TYPE_CHECKING:
     from .settings import ResponseIdFactory, ResponsesSettings
     from .state import ResponsesState
     from .stores.base import (
+        AnsweredAlready,
         ConversationHead,
         ConversationKey,
         ConversationLocked,
         ConversationRecord,
         Conversations,
         IdempotencyKey,
+        QuestionKey,
         ResponseRecord,
         ResponseStore,
+        Settlements,
         UnknownConversation,
     )
     from .stores.context import Context
+    from .stores.memory_settlements import MemorySettlements
 
 __all__ = [
+    "AnsweredAlready",
     "Context",
     "ConversationHead",
     "ConversationKey",
@@ -31,6 +36,8 @@ __all__ = [
     "Conversations",
     "ConversationsService",
     "IdempotencyKey",
+    "MemorySettlements",
+    "QuestionKey",
     "ResponseIdFactory",
     "ResponseRecord",
     "ResponseStore",
@@ -38,12 +45,14 @@ __all__ = [
     "ResponsesService",
     "ResponsesSettings",
     "ResponsesState",
+    "Settlements",
     "Started",
     "UnknownConversation",
 ]
 
 # Loaded on first use: whoever imports the protocol core alone must not pay for a web framework.
 _HOMES = {
+    "AnsweredAlready": ".stores.base",
     "Context": ".stores.context",
     "ConversationHead": ".stores.base",
     "ConversationKey": ".stores.base",
@@ -52,6 +61,8 @@ _HOMES = {
     "Conversations": ".stores.base",
     "ConversationsService": ".conversations",
     "IdempotencyKey": ".stores.base",
+    "MemorySettlements": ".stores.memory_settlements",
+    "QuestionKey": ".stores.base",
     "ResponseIdFactory": ".settings",
     "ResponseRecord": ".stores.base",
     "ResponseStore": ".stores.base",
@@ -59,6 +70,7 @@ _HOMES = {
     "ResponsesService": ".service",
     "ResponsesSettings": ".settings",
     "ResponsesState": ".state",
+    "Settlements": ".stores.base",
     "Started": ".service",
     "UnknownConversation": ".stores.base",
 }

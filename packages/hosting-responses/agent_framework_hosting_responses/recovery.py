@@ -61,7 +61,7 @@ class OwnedResponses(ResponseStore, Protocol):
     """A store that outlives the processes whose runs are in it."""
 
     async def running_owners(self) -> set[str]:
-        """Return the processes that have running responses or locked conversations."""
+        """Return the processes that have running responses, locked conversations or answers that are not stored."""
         ...
 
     async def running_of(self, owner: str, *, limit: int) -> Sequence[OwnedRun]:
@@ -90,6 +90,14 @@ class OwnedConversations(Protocol):
         ...
 
 
+class OwnedSettlements(Protocol):
+    """Answered questions that outlive the processes that have answered."""
+
+    async def release(self, owner: str) -> int:
+        """Open again what the process was about to answer with responses that are not stored; return how many questions."""
+        ...
+
+
 class Recovery:
     """Ends what dead processes left running: as `failed`, for nobody knows what their agents did (contract §5 point 8).
 
@@ -103,6 +111,7 @@ class Recovery:
         *,
         owner: str,
         logs: OwnedLogs | None = None,
+        settlements: OwnedSettlements | None = None,
         is_alone: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -110,6 +119,7 @@ class Recovery:
         self._conversations = conversations
         self._owner = owner
         self._logs = logs
+        self._settlements = settlements
         self._is_alone = is_alone
         self._clock = clock
         self._runner: Runner | None = None
@@ -138,6 +148,8 @@ class Recovery:
             for run in await self._responses.running_of(owner, limit=_AT_ONCE):
                 ended += await _attempt(self._take_over(run, owner=owner), run.key)
             await self._conversations.release(owner)
+            if self._settlements is not None:
+                await self._settlements.release(owner)
         if self._runner is not None:
             await self._look_after_own(self._runner)
             # Whoever has just stored the end of a run is about to tell it.

@@ -130,9 +130,10 @@ class ResponseRuns:
         if not turn.record.is_background:  # never queued
             turn.attempt = Attempt(turn.key, turn.record.attempt)
             opening += turn.encoder.start()
+        settling = self._settlements.settling(turn.settles, by=turn.key, owner=turn.only_owner)
         participants = [
             # First: whoever may not answer must not run.
-            *([self._settlements.settling(turn.settles, by=turn.key)] if turn.settles else ()),
+            *([settling] if turn.settles else ()),
             turn.log.opening(turn.key, opening),
             turn.engine.starting(self._operation, turn.key),
         ]
@@ -482,9 +483,13 @@ class ResponseRuns:
     async def _write_end(self, turn: Turn, attempt: Attempt) -> None:
         """Store the terminal state, then tell. The caller holds `turn.ending`."""
         status = RunStatus(turn.encoder.status)
-        has_session = turn.has_session and status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
+        has_succeeded = status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
+        has_session = turn.has_session and has_succeeded
+        if has_succeeded and turn.settles and turn.only_owner:
+            # First: whoever was taken for dead meanwhile has answered nothing.
+            await self._settlements.confirm(turn.key)
         await self._save(turn, attempt, status, has_session=has_session)
-        if status in {RunStatus.FAILED, RunStatus.CANCELLED}:
+        if not has_succeeded:
             # Before the log is closed: whoever finds it open does this again.
             await self.forget(turn.key)
         await _tell(turn, attempt, closes=True)

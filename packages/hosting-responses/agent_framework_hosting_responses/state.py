@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.stores.base import Prunable, Retention
@@ -25,18 +25,19 @@ _IN_MEMORY = 10_000
 class ResponsesState:
     """The stores of one channel.
 
-    Bring your own with `ResponsesChannel(state=ResponsesState(responses=…, conversations=…))`: `save` of the response store
-    must append to the conversations of the conversation store. `one_shots` holds foreground one-shot responses while
+    Bring your own with `ResponsesChannel(state=ResponsesState(responses=…, conversations=…, settlements=…))`: `save` of the
+    response store must append to the conversations of the conversation store. `one_shots` holds foreground one-shot responses while
     they run, and writes them into `responses` when they have ended; by default they are in `responses` from the start.
-    `settlements` keeps what was answered of what responses ask; it must live as long as they do.
+    `settlements` keeps what was answered of what responses ask. It must live as long as they do: `MemorySettlements` beside
+    responses that outlive the process would let everything be answered, and approved tools run, again after a restart.
     """
 
     responses: ResponseStore
     conversations: Conversations
+    settlements: Settlements
     one_shots: ResponseStore | None = None
     prunable: tuple[Prunable, ...] = ()
     recovery: Recovery | None = None
-    settlements: Settlements = field(default_factory=MemorySettlements)
 
 
 def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesState:
@@ -64,7 +65,7 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
         retention=Retention(max_age=settings.max_response_age, max_entries=settings.max_responses),
         before_pruning=None if is_all else before_pruning(context),
     )
-    logs = context.durable_log
+    logs, answered = context.durable_log, SqlSettlements(context.database)
     return ResponsesState(
         responses=kept_responses,
         conversations=kept_conversations,
@@ -75,9 +76,10 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
             kept_conversations,
             owner=context.owner,
             logs=logs if isinstance(logs, OwnedLogs) else None,
+            settlements=answered,
             is_alone=context.database.is_sqlite,
         ),
-        settlements=SqlSettlements(context.database),
+        settlements=answered,
     )
 
 

@@ -66,3 +66,8 @@ class Turn:
     def is_observed(self) -> bool:
         """Whether events of the run can be read while it runs."""
         return self.record.is_streamed or self.record.is_background
+
+    @property
+    def only_owner(self) -> str:
+        """The process that alone knows of the response; empty if it is stored."""
+        return "" if self.record.is_stored else self.record.owner

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from settlement_rules import FIRST, SECOND, SettlementRules, by
 
 from agent_framework_hosting_responses.stores.memory_settlements import MemorySettlements
+from agent_framework_hosting_responses.testing.settlements import FIRST, SECOND, SettlementsSuite, by
 
 
-class TestMemorySettlements(SettlementRules):
+class TestMemorySettlements(SettlementsSuite):
     """In one process."""
 
     @pytest.fixture

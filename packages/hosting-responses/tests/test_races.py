@@ -33,6 +33,7 @@ from agent_framework_hosting_responses.stores.base import IdempotencyKey, Respon
 from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
 from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
+from agent_framework_hosting_responses.stores.memory_settlements import MemorySettlements
 
 SECONDS = 60.0
 MODES: list[dict[str, Any]] = [{}, {"stream": True}, {"background": True}, {"background": True, "stream": True}]
@@ -71,7 +72,7 @@ def context_of(agent: Any, *, log: MemoryRunLog | None = None, store: Any = None
 
 
 def state_with(responses: ResponseStore) -> ResponsesState:
-    return ResponsesState(responses=responses, conversations=MemoryConversationStore())
+    return ResponsesState(responses=responses, conversations=MemoryConversationStore(), settlements=MemorySettlements())
 
 
 async def ended(service: ResponsesService, started: Started) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from agent_framework_hosting_responses.stores.base import ResponseRecord, Respon
 from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
 from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
+from agent_framework_hosting_responses.stores.memory_settlements import MemorySettlements
 
 SECONDS = 60.0
 QUESTION: Any = {"input": "q"}
@@ -54,7 +55,7 @@ def context_of(
 
 
 def state_with(responses: ResponseStore) -> ResponsesState:
-    return ResponsesState(responses=responses, conversations=MemoryConversationStore())
+    return ResponsesState(responses=responses, conversations=MemoryConversationStore(), settlements=MemorySettlements())
 
 
 async def answer(service: ResponsesService, body: dict[str, Any]) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 from msgspec.structs import replace
-from settlement_rules import ADA, FIRST, WAITS, SettlementRules, by
 
+from agent_framework_hosting.errors import StaleWrite
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting_responses.stores.base import AnsweredAlready, QuestionKey, ResponseRecord
 from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
 from agent_framework_hosting_responses.stores.sql_settlements import SqlSettlements
 from agent_framework_hosting_responses.stores.tables import settlements as table
+from agent_framework_hosting_responses.testing.settlements import ADA, FIRST, WAITS, SettlementsSuite, by
 
 
-class TestSqlSettlements(SettlementRules):
+class TestSqlSettlements(SettlementsSuite):
     """Each kind of database."""
 
     @pytest.fixture
@@ -55,6 +56,27 @@ async def test_a_response_that_failed_unseen_has_answered_nothing_that_is_waited
     await settlements.settling([WAITS], by=by(2)).finish()
     with pytest.raises(AnsweredAlready):
         await settlements.settling([FIRST], by=by(2)).finish()
+
+
+async def test_what_a_dead_process_was_about_to_answer_without_storing_it_is_open_again(database: Database) -> None:
+    responses, settlements = SqlResponseStore(database), SqlSettlements(database)
+    others = [WAITS._replace(response_id=f"resp_{number}") for number in (2, 3)]
+    await settlements.settling([FIRST, WAITS], by=by(1), owner="dead").finish()
+    await settlements.settling(others[:1], by=by(2), owner="dead").finish()
+    await settlements.settling(others[1:], by=by(3), owner="alive").finish()
+    await settlements.confirm(by(2))
+    assert await responses.running_owners() == {"dead", "alive"}
+
+    assert await settlements.release("dead") == 1
+
+    assert await responses.running_owners() == {"alive"}
+    await settlements.settling([WAITS], by=by(4)).finish()
+    # The tool may have run; the answer was given; the process lives.
+    for question in (FIRST, *others):
+        with pytest.raises(AnsweredAlready):
+            await settlements.settling([question], by=by(5)).finish()
+    with pytest.raises(StaleWrite):
+        await settlements.confirm(by(6))
 
 
 async def test_what_was_answered_is_forgotten_with_the_response_that_has_asked(database: Database) -> None:

@@ -15,6 +15,7 @@ from agent_framework_hosting_responses.state import ResponsesState
 from agent_framework_hosting_responses.stores.held import HeldResponses
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
 from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
+from agent_framework_hosting_responses.stores.memory_settlements import MemorySettlements
 from agent_framework_hosting_responses.stores.sql_conversations import SqlConversationStore
 from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
 
@@ -53,7 +54,9 @@ async def test_a_user_may_bring_stores_of_their_own() -> None:
 
     conversations = MemoryConversationStore()
     responses = Counting(conversations=conversations)
-    channel = ResponsesChannel(state=ResponsesState(responses=responses, conversations=conversations))
+    channel = ResponsesChannel(
+        state=ResponsesState(responses=responses, conversations=conversations, settlements=MemorySettlements())
+    )
     async with live.serve(AgentFrameworkHost(ScriptedAgent(["hello"]), channels=[channel]).app) as served:
         conversation = await served.client.conversations.create()
         response = await served.client.responses.create(model="a", input="q", conversation=conversation.id)

@@ -43,6 +43,11 @@ async def test_a_run_is_observed_if_somebody_can_read_its_events(mode: dict[str,
     assert turn.key == RunKey(SHARED, RunId("resp_1"))
 
 
+async def test_of_a_response_that_is_not_stored_only_its_process_knows() -> None:
+    assert turn_of(is_stored=False, owner="here").only_owner == "here"
+    assert turn_of(owner="here").only_owner == ""
+
+
 async def test_turns_share_nothing() -> None:
     one, other = turn_of(), turn_of()
 

@@ -20,6 +20,7 @@ from .errors import (
     StoreError,
     StoreUnavailable,
     TargetError,
+    WrongAnswer,
 )
 from .hooks import ChannelResponseHook, ChannelRunHook, ChannelStreamUpdateHook
 from .host import AgentFrameworkHost
@@ -35,7 +36,18 @@ from .isolation import (
 from .middleware import PartitionResolver
 from .runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog, RunStatus
 from .stores.base import Prunable, Retention, SessionKey, SessionStore, StoreStats
-from .targets.base import Erasable, HostedRun, Preparable, Resumable, Resumption, Target, TargetInput
+from .targets.base import (
+    Approval,
+    Asking,
+    Erasable,
+    HostedRun,
+    Preparable,
+    Question,
+    Resumable,
+    Resumption,
+    Target,
+    TargetInput,
+)
 from .targets.choice import HostTarget
 from .types import ChannelIdentity, ChannelRequest, ChannelSession, HostedRunResult, HostStatePaths
 
@@ -44,6 +56,8 @@ __all__ = [
     "ISOLATION_HEADER_USER",
     "AgentFrameworkHost",
     "AlreadyExists",
+    "Approval",
+    "Asking",
     "Attempt",
     "Channel",
     "ChannelCommand",
@@ -73,6 +87,7 @@ __all__ = [
     "PartitionResolver",
     "Preparable",
     "Prunable",
+    "Question",
     "Resumable",
     "Resumption",
     "Retention",
@@ -91,6 +106,7 @@ __all__ = [
     "Target",
     "TargetError",
     "TargetInput",
+    "WrongAnswer",
     "get_current_isolation_keys",
     "reset_current_isolation_keys",
     "set_current_isolation_keys",

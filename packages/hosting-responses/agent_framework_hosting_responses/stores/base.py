@@ -205,10 +205,19 @@ class Settlements(Protocol):
         StoreUnavailable: from every method, and the participant, when the store cannot be reached.
     """
 
-    def settling(self, questions: Collection[QuestionKey], *, by: RunKey) -> Participant:
+    def settling(self, questions: Collection[QuestionKey], *, by: RunKey, owner: str = "") -> Participant:
         """Return what settles all of the questions when the response `by` is stored, or none.
 
-        It raises `AnsweredAlready` if one of them is settled by another response.
+        It raises `AnsweredAlready` if one of them is settled by another response. `owner` is there if `by` is not stored:
+        the process that alone knows of it. If that dies before `confirm`, what is waited for as a whole is open again.
+        """
+        ...
+
+    async def confirm(self, by: RunKey) -> None:
+        """Say that a response which is not stored has ended well: what it has settled stays so when its process dies.
+
+        Raises:
+            StaleWrite: its process was taken for dead, and the questions were opened again.
         """
         ...
 

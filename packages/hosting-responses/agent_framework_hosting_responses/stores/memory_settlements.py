@@ -31,8 +31,9 @@ class MemorySettlements:
             max_entries=max_entries, max_age=max_age, clock=clock
         )
 
-    def settling(self, questions: Collection[QuestionKey], *, by: RunKey) -> Participant:
+    def settling(self, questions: Collection[QuestionKey], *, by: RunKey, owner: str = "") -> Participant:
         """Return what settles the questions. See `Settlements.settling`."""
+        del owner  # when this process dies, nothing is left to be answered
 
         async def settle() -> None:
             for question in questions:
@@ -43,6 +44,9 @@ class MemorySettlements:
             self._settlers.set(by, questions)
 
         return Participant(alone=settle)
+
+    async def confirm(self, by: RunKey) -> None:
+        """Do nothing: what was settled stays so. See `Settlements.confirm`."""
 
     async def reopen(self, by: RunKey) -> None:
         """Say that the questions have not been answered. See `Settlements.reopen`."""

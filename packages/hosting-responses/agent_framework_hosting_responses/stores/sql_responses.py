@@ -36,7 +36,7 @@ from .rows import (
     state_of,
 )
 from .sql_erasure import OUTDATED, erase, erase_outdated
-from .tables import IS_RUNNING, conversations, responses
+from .tables import IS_RUNNING, conversations, responses, settlements
 
 _IS_LIVE = responses.c.is_deleted.is_(sa.false())
 _THIS = sa.and_(responses.c.partition == sa.bindparam("p"), responses.c.id == sa.bindparam("r"))
@@ -113,6 +113,7 @@ _CHAIN = _chain()
 _OWNERS = sa.union(
     sa.select(responses.c.owner).where(IS_RUNNING),
     sa.select(conversations.c.running_owner).where(conversations.c.running_owner.is_not(None)),
+    sa.select(settlements.c.owner).where(settlements.c.owner.is_not(None)),
 )
 _RUNNING_OF = (
     sa.select(*(responses.c[name] for name in ("partition", "id", "attempt", "is_background", "created_at")))
@@ -259,7 +260,7 @@ class SqlResponseStore:
         return context
 
     async def running_owners(self) -> set[str]:
-        """Return the processes that have running responses or locked conversations."""
+        """Return the processes that have running responses, locked conversations or answers that are not stored."""
         rows = await self._database.run(lambda connection: connection.execute(_OWNERS).scalars().all())
         return set(rows)
 

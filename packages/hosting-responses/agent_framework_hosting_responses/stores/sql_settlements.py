@@ -12,6 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from agent_framework_hosting.errors import StaleWrite
 from agent_framework_hosting.runs.base import Participant, RunKey, RunStatus
 from agent_framework_hosting.sql.database import Database
 
@@ -39,6 +40,12 @@ _REOPEN_FAILED = sa.delete(settlements).where(_THIS, settlements.c.question == "
 _REOPEN = sa.delete(settlements).where(
     settlements.c.partition == sa.bindparam("p"), settlements.c.settled_by == sa.bindparam("by")
 )
+_CONFIRM = (
+    sa.update(settlements)
+    .where(settlements.c.partition == sa.bindparam("p"), settlements.c.settled_by == sa.bindparam("answer"))
+    .values(owner=None)
+)
+_RELEASE = sa.delete(settlements).where(settlements.c.owner == sa.bindparam("dead"))
 
 
 class SqlSettlements:
@@ -48,22 +55,32 @@ class SqlSettlements:
         self._database = database
         self._insert = database.insert(settlements).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
-    def settling(self, questions: Collection[QuestionKey], *, by: RunKey) -> Participant:
+    def settling(self, questions: Collection[QuestionKey], *, by: RunKey, owner: str = "") -> Participant:
         """Return what settles the questions. See `Settlements.settling`."""
         # In one order for all: two who settle the same ones must not wait for each other.
-        settle = partial(self._settle, questions=sorted(questions), by=by)
+        settle = partial(self._settle, questions=sorted(questions), by=by, owner=owner)
 
         async def alone() -> None:
             await self._database.run(settle)
 
         return Participant(alone=alone, within=settle, url=self._database.url)
 
+    async def confirm(self, by: RunKey) -> None:
+        """Say that a response which is not stored has ended well. See `Settlements.confirm`."""
+        values = {"p": by.partition, "answer": by.run_id}
+        if not await self._database.run(lambda connection: connection.execute(_CONFIRM, values).rowcount):
+            raise StaleWrite("The questions were opened again.")
+
+    async def release(self, owner: str) -> int:
+        """Open again what the process was about to answer with responses that are not stored; return how many questions."""
+        return await self._database.run(lambda connection: connection.execute(_RELEASE, {"dead": owner}).rowcount)
+
     async def reopen(self, by: RunKey) -> None:
         """Say that the questions have not been answered. See `Settlements.reopen`."""
         values = {"p": by.partition, "by": by.run_id}
         await self._database.run(lambda connection: connection.execute(_REOPEN, values))
 
-    def _settle(self, connection: sa.Connection, *, questions: Sequence[QuestionKey], by: RunKey) -> None:
+    def _settle(self, connection: sa.Connection, *, questions: Sequence[QuestionKey], by: RunKey, owner: str) -> None:
         for question in questions:
             name = key_text(question.question)
             connection.execute(_REOPEN_FAILED, {"p": question.partition, "r": question.response_id, "q": name})
@@ -72,6 +89,8 @@ class SqlSettlements:
                 "response_id": question.response_id,
                 "question": name,
                 "settled_by": by.run_id,
+                # A named question is a tool, which may have run.
+                "owner": (owner or None) if not question.question else None,
             }
             if not connection.execute(self._insert, row).rowcount:
                 raise AnsweredAlready(question)

@@ -24,6 +24,7 @@ HAS_ENDED: Final = sa.text("status NOT IN ('queued', 'in_progress')")
 _CONTINUES: Final = sa.text("previous_response_id IS NOT NULL")
 _IS_NAMED: Final = sa.text("idempotency_key IS NOT NULL")
 _IS_TAKEN: Final = sa.text("running_owner IS NOT NULL")
+_IS_CLAIMED: Final = sa.text("owner IS NOT NULL")
 
 responses = sa.Table(
     "afhost_responses",
@@ -121,7 +122,10 @@ settlements = sa.Table(
     sa.Column("question", sa.Text, primary_key=True),
     # The response that has answered.
     sa.Column("settled_by", sa.Text, nullable=False),
+    # The process that answers without storing the response, until it has.
+    sa.Column("owner", sa.Text),
     sa.Index("afhost_settlements_by", "partition", "settled_by"),
+    sa.Index("afhost_settlements_running", "owner", sqlite_where=_IS_CLAIMED, postgresql_where=_IS_CLAIMED),
 )
 
 

@@ -107,7 +107,15 @@ def upgrade() -> None:
         sa.Column("response_id", sa.Text(), nullable=False),
         sa.Column("question", sa.Text(), nullable=False),
         sa.Column("settled_by", sa.Text(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("partition", "response_id", "question"),
     )
     with op.batch_alter_table("afhost_settlements", schema=None) as batch_op:
         batch_op.create_index("afhost_settlements_by", ["partition", "settled_by"], unique=False)
+        batch_op.create_index(
+            "afhost_settlements_running",
+            ["owner"],
+            unique=False,
+            sqlite_where=sa.text("owner IS NOT NULL"),
+            postgresql_where=sa.text("owner IS NOT NULL"),
+        )

@@ -1,4 +1,6 @@
-"""What every store of answered questions must do."""
+"""What a store of answered questions must do, as tests to inherit."""
+# ruff: noqa: D102  the tests are named as sentences
+# ruff: noqa: S101  they are tests
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import pytest
 
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import RunId, RunKey
-from agent_framework_hosting_responses.stores.base import AnsweredAlready, QuestionKey, Settlements
+
+from ..stores.base import AnsweredAlready, QuestionKey, Settlements
 
 ADA, BOB = Partition("ada"), Partition("bob")
 FIRST, SECOND = QuestionKey(ADA, "resp_1", "mcpr_1"), QuestionKey(ADA, "resp_1", "mcpr_2")
@@ -16,11 +19,12 @@ WAITS = QuestionKey(ADA, "resp_1")
 
 
 def by(number: int, partition: Partition = ADA) -> RunKey:
+    """Return the name of a response that answers."""
     return RunKey(partition, RunId(f"resp_by_{number}"))
 
 
-class SettlementRules:
-    """Subclass it as `Test…`, with a fixture `settlements`."""
+class SettlementsSuite:
+    """`Settlements`: who answers first has answered. Give it a fixture `settlements`, empty for every test."""
 
     async def test_a_question_is_settled_once(self, settlements: Settlements) -> None:
         await settlements.settling([FIRST], by=by(1)).finish()
@@ -52,6 +56,18 @@ class SettlementRules:
         await settlements.settling([WAITS], by=by(3)).finish()
         with pytest.raises(AnsweredAlready):
             await settlements.settling([FIRST], by=by(3)).finish()
+
+    async def test_what_is_not_stored_settles_as_well(self, settlements: Settlements) -> None:
+        await settlements.settling([WAITS], by=by(1), owner="here").finish()
+        with pytest.raises(AnsweredAlready):
+            await settlements.settling([WAITS], by=by(2)).finish()
+
+        await settlements.reopen(by(1))
+        await settlements.settling([WAITS], by=by(2), owner="here").finish()
+        await settlements.confirm(by(2))
+
+        with pytest.raises(AnsweredAlready):
+            await settlements.settling([WAITS], by=by(3)).finish()
 
     async def test_one_of_many_settles(self, settlements: Settlements) -> None:
         def settle(number: int) -> asyncio.Future[None]:
