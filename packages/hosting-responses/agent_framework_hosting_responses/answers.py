@@ -45,11 +45,11 @@ def answers_in(items: Sequence[JsonObject], waiting: Waiting, context: Context) 
         RequestError: there is no answer, a second one, one to something else, or one that the target cannot take; or
             there are messages, for which the target does not wait.
     """
-    asked = _asked(waiting, context)
+    asked = wire_names(waiting, context)
     values: dict[str, object] = {}
     rest: list[JsonObject] = []
     for item in items:
-        answered_id = _answered_id(item)
+        answered_id = id_answered_by(item)
         if answered_id is None:
             rest.append(item)
             continue
@@ -73,14 +73,14 @@ def check_nothing_is_answered_again(items: Sequence[JsonObject], context: Sequen
     Raises:
         RequestError: an item answers what another one in the context has answered.
     """
-    answered = {answered_id for item in context if (answered_id := _answered_id(item)) is not None}
+    answered = {answered_id for item in context if (answered_id := id_answered_by(item)) is not None}
     for item in items:
-        answered_id = _answered_id(item)
+        answered_id = id_answered_by(item)
         if answered_id in answered:
             raise _not_open(item, str(answered_id), is_asked=True)
 
 
-def _asked(waiting: Waiting, context: Context) -> dict[str, str]:
+def wire_names(waiting: Waiting, context: Context) -> dict[str, str]:
     """Return id on the wire → the target's name, for what was asked last under each name."""
     call_ids, approvals = context.all_call_ids(), context.all_approvals()
     ids: dict[str, str] = {}
@@ -93,7 +93,8 @@ def _asked(waiting: Waiting, context: Context) -> dict[str, str]:
     return {wire_id: name for name, wire_id in ids.items() if name in waiting.questions}
 
 
-def _answered_id(item: JsonObject) -> str | None:
+def id_answered_by(item: JsonObject) -> str | None:
+    """Return the id on the wire of the call or the approval request that the item answers; `None` if it is no answer."""
     match item.get("type"):
         case "function_call_output":
             return str(item.get("call_id"))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from agent_framework import AgentSession
+
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.errors import StoreError, StoreUnavailable
 from agent_framework_hosting.runs.base import RunKey
+from agent_framework_hosting.sessions import target_of
 from agent_framework_hosting.targets.base import Erasable, erase
+from agent_framework_hosting.targets.served import ServedTargets
 
 from .stores.context import response_session_key
 
@@ -22,12 +26,28 @@ async def erase_session(context: ChannelContext, key: RunKey) -> None:
         StoreError: the session cannot be read, or something could not be erased.
     """
     session_key = response_session_key(key.run_id)
-    if isinstance(context.target, Erasable):
+    if keeps_more(context.targets):
         session = await context.session_store.get(key.partition, session_key)
         if session is not None:
-            await erase(context.target, key.partition, session)
+            await _erase_more(context, key, session)
     # Whatever the response says: a run that failed late has stored one that nobody continues.
     await context.session_store.delete(key.partition, session_key)
+
+
+def keeps_more(targets: ServedTargets) -> bool:
+    """Whether one of the targets keeps something of its conversations outside of the sessions."""
+    return any(isinstance(served.target, Erasable) for served in targets)
+
+
+async def _erase_more(context: ChannelContext, key: RunKey, session: AgentSession) -> None:
+    served = context.targets.stored(target_of(session))
+    if served is not None:
+        await erase(served.target, key.partition, session)
+    elif context.database is not None:
+        from .stores.sql_erasure import erase_stored_checkpoint  # noqa: PLC0415  optional dependency
+
+        # Of a target that is not served any more; what it has elsewhere is left to its retention.
+        await erase_stored_checkpoint(context.database, key.partition, session)
 
 
 def before_pruning(context: ChannelContext) -> Callable[[Sequence[RunKey]], Awaitable[None]]:

@@ -4,7 +4,8 @@ Rules (contract §1.2, §1.7, §6.4): the context is the previous response's con
 conversation. The target gets it through the agent session that was stored with the last response in it. A response
 without one (it failed, was cancelled, or ran with sessions disabled) is continued from the nearest ancestor that has one,
 plus the items since, as messages; calls in them that never got an output are left out of those messages, because no
-model accepts them.
+model accepts them. So is a response whose session another target has left: each goes on with its own sessions alone,
+and is told what others have said.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from agent_framework import AgentSession
 from agent_framework_hosting.branches import continue_session
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
+from agent_framework_hosting.sessions import target_of
 from agent_framework_hosting.stores.base import SessionKey, SessionStore
-from agent_framework_hosting.targets.base import Asking, Target
+from agent_framework_hosting.targets.base import Asking
+from agent_framework_hosting.targets.served import ServedTarget, ServedTargets
 
-from .answers import Waiting, answers_in, check_nothing_is_answered_again
+from .answers import Waiting, answers_in, check_nothing_is_answered_again, id_answered_by, wire_names
 from .protocol import errors
 from .protocol.json import JsonObject
 from .protocol.pairing import (
@@ -33,6 +36,7 @@ from .protocol.pairing import (
 )
 from .protocol.request import CreateRequest
 from .stores.base import (
+    ConversationHead,
     ConversationId,
     ConversationKey,
     ConversationStore,
@@ -110,33 +114,55 @@ class History:
     """Resolves what requests refer to, always inside one partition."""
 
     def __init__(
-        self, *, target: Target, responses: ResponseStore, conversations: ConversationStore, sessions: SessionStore
+        self,
+        *,
+        targets: ServedTargets,
+        responses: ResponseStore,
+        conversations: ConversationStore,
+        sessions: SessionStore,
     ) -> None:
-        self._target = target
+        self._targets = targets
         self._responses = responses
         self._conversations = conversations
         self._sessions = sessions
 
-    async def resolve(self, request: CreateRequest, partition: Partition) -> Continuation:
-        """Return where the run of `request` starts from.
+    async def last_response(self, request: CreateRequest, partition: Partition) -> ResponseRecord | None:
+        """Return the response that `request` continues; `None` if there is none, or it is gone from its conversation.
 
         Raises:
-            RequestError: the previous response or the conversation is unknown or busy, an item reference is unknown, or
-                calls and their outputs do not pair up.
+            RequestError: the previous response or the conversation is unknown.
         """
         if request.conversation_id is not None:
-            return await self._in_conversation(request, partition, request.conversation_id)
+            head = await self._head(partition, request.conversation_id)
+            last = next((node.response_id for node in head.context.nodes() if node.response_id is not None), None)
+            return None if last is None else await self._responses.get(RunKey(partition, RunId(last)))
         if request.previous_response_id is not None:
-            return await self._after(request, partition, request.previous_response_id)
-        return Continuation(input=self._checked(request, EMPTY, (), Waiting()).items)
+            return await self._stored(RunKey(partition, RunId(request.previous_response_id)))
+        return None
 
-    async def _after(self, request: CreateRequest, partition: Partition, response_id: str) -> Continuation:
+    async def resolve(self, request: CreateRequest, partition: Partition, target: ServedTarget) -> Continuation:
+        """Return where the run of `request` by the target starts from.
+
+        Raises:
+            RequestError: the previous response or the conversation is unknown or busy, an item reference is unknown,
+                calls and their outputs do not pair up, or another target has asked what is answered.
+        """
+        if request.conversation_id is not None:
+            return await self._in_conversation(request, partition, request.conversation_id, target)
+        if request.previous_response_id is not None:
+            return await self._after(request, partition, request.previous_response_id, target)
+        return Continuation(input=self._checked(request, EMPTY, (), Waiting(), target).items)
+
+    async def _after(
+        self, request: CreateRequest, partition: Partition, response_id: str, target: ServedTarget
+    ) -> Continuation:
         previous, context = await self._previous(RunKey(partition, RunId(response_id)))
         # Only what a finished response asked for has to be answered: a failed turn must not block its chain.
         is_finished = previous.status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
-        waiting = await self._waiting(partition, _with_sessions(context))
-        own = self._checked(request, context, previous.output if is_finished else (), waiting)
-        session, key, unknown = await self._session(partition, context, keeps_session=request.store)
+        await self._check_asker(request, partition, context, next(_with_sessions(context), None), target)
+        waiting = await self._waiting(partition, _with_sessions(context), target)
+        own = self._checked(request, context, previous.output if is_finished else (), waiting, target)
+        session, key, unknown = await self._session(partition, context, target, keeps_session=request.store)
         return Continuation(
             context=context,
             backlog=_backlog(unknown, own.items),
@@ -148,18 +174,17 @@ class History:
         )
 
     async def _in_conversation(
-        self, request: CreateRequest, partition: Partition, conversation_id: str
+        self, request: CreateRequest, partition: Partition, conversation_id: str, target: ServedTarget
     ) -> Continuation:
-        head = await self._conversations.head(ConversationKey(partition, ConversationId(conversation_id)))
-        if head is None:
-            raise errors.conversation_not_found(conversation_id)
+        head = await self._head(partition, conversation_id)
         last = head.session_response_id
-        waiting = await self._waiting(partition, () if last is None else (last,))
-        own = self._checked(request, head.context, _asked_last(head.context), waiting)
+        await self._check_asker(request, partition, head.context, last, target)
+        waiting = await self._waiting(partition, () if last is None else (last,), target)
+        own = self._checked(request, head.context, _asked_last(head.context), waiting, target)
         session = key = None
         if last is not None:
             key = response_session_key(last)
-            session = await self._continued(partition, key, keeps_session=request.store)
+            session = await self._continued(partition, key, target, keeps_session=request.store)
         unknown = head.context.length if session is None else head.unknown
         backlog = head.context.all_items()[-unknown:] if unknown else ()
         if session is None:
@@ -175,10 +200,20 @@ class History:
             settles=_settled(own, head.context, waiting, partition),
         )
 
-    async def _previous(self, key: RunKey) -> tuple[ResponseRecord, Context]:
+    async def _head(self, partition: Partition, conversation_id: str) -> ConversationHead:
+        head = await self._conversations.head(ConversationKey(partition, ConversationId(conversation_id)))
+        if head is None:
+            raise errors.conversation_not_found(conversation_id)
+        return head
+
+    async def _stored(self, key: RunKey) -> ResponseRecord:
         record = await self._responses.get(key)
         if record is None or not record.is_stored:
             raise errors.previous_response_not_found(key.run_id)
+        return record
+
+    async def _previous(self, key: RunKey) -> tuple[ResponseRecord, Context]:
+        record = await self._stored(key)
         if not record.status.is_terminal:
             raise errors.previous_response_running(key.run_id)
         context = await self._responses.context(key)
@@ -187,7 +222,7 @@ class History:
         return record, context
 
     async def _session(
-        self, partition: Partition, context: Context, *, keeps_session: bool
+        self, partition: Partition, context: Context, target: ServedTarget, *, keeps_session: bool
     ) -> tuple[AgentSession | None, SessionKey | None, tuple[JsonObject, ...]]:
         """Return the session to continue, its key, and the items of the context that it does not know."""
         newer: list[Context] = []
@@ -195,27 +230,67 @@ class History:
         for node in context.nodes():
             if node.has_session and node.response_id is not None:
                 key = response_session_key(node.response_id)
-                session = await self._continued(partition, key, keeps_session=keeps_session)
+                session = await self._continued(partition, key, target, keeps_session=keeps_session)
                 if session is not None:
                     break
             newer.append(node)
         return session, key, tuple(item for node in reversed(newer) for item in node.items)
 
-    async def _continued(self, partition: Partition, key: SessionKey, *, keeps_session: bool) -> AgentSession | None:
-        return await continue_session(self._target, self._sessions, partition, key, keeps_session=keeps_session)
+    async def _continued(
+        self, partition: Partition, key: SessionKey, target: ServedTarget, *, keeps_session: bool
+    ) -> AgentSession | None:
+        return await continue_session(
+            target.target, self._sessions, partition, key, target_key=target.key, keeps_session=keeps_session
+        )
 
-    async def _waiting(self, partition: Partition, response_ids: Iterable[str]) -> Waiting:
-        """Return what the target waits for, which goes on from the first of the responses that has a session."""
-        if isinstance(self._target, Asking):
+    async def _waiting(self, partition: Partition, response_ids: Iterable[str], target: ServedTarget) -> Waiting:
+        """Return what the target waits for, which goes on from the first of the responses that has a session of its own."""
+        if isinstance(target.target, Asking):
             for response_id in response_ids:
                 session = await self._sessions.get(partition, response_session_key(response_id))
-                if session is not None:
-                    asked = await self._target.questions(partition, session)
+                if session is not None and target_of(session) == target.key:
+                    asked = await target.target.questions(partition, session)
                     return Waiting(response_id=response_id, questions=asked)
         return Waiting()
 
+    async def _check_asker(
+        self,
+        request: CreateRequest,
+        partition: Partition,
+        context: Context,
+        response_id: str | None,
+        target: ServedTarget,
+    ) -> None:
+        """Refuse answers to what another target has asked, which waits where the response has left it.
+
+        Raises:
+            RequestError: an item is such an answer.
+        """
+        answered = {name for item in request.input if (name := id_answered_by(item)) is not None}
+        if not answered:
+            return
+        approvals = context.all_approvals()
+        for name in answered & approvals.keys():
+            asker = str(approvals[name].get("target", ""))
+            if asker != target.key:
+                raise errors.asked_by_another_model(asker)
+        if self._targets.only is not None or response_id is None:
+            return
+        session = await self._sessions.get(partition, response_session_key(response_id))
+        other = None if session is None else self._targets.stored(target_of(session))
+        if session is None or other is None or other is target or not isinstance(other.target, Asking):
+            return
+        waiting = Waiting(questions=await other.target.questions(partition, session))
+        if answered & wire_names(waiting, context).keys():
+            raise errors.asked_by_another_model(other.name)
+
     def _checked(
-        self, request: CreateRequest, context: Context, must_answer: Sequence[JsonObject], waiting: Waiting
+        self,
+        request: CreateRequest,
+        context: Context,
+        must_answer: Sequence[JsonObject],
+        waiting: Waiting,
+        target: ServedTarget,
     ) -> _Own:
         """Return the request's items with references resolved, checked against what they refer to."""
         # A context may be long, and most requests do not look back further than one response.
@@ -228,7 +303,7 @@ class History:
             check_pairing(answers.rest, known, must_answer=others, asked=asked)
             return _Own(resolved, answers.values)
         check_pairing(resolved, known, must_answer=must_answer, asked=asked)
-        if isinstance(self._target, Asking):
+        if isinstance(target.target, Asking):
             check_nothing_is_answered_again(resolved, known)
         return _Own(resolved)
 

@@ -13,7 +13,7 @@ from agent_framework_hosting.errors import StaleWrite, StoreUnavailable
 from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
 
 from .protocol.resources import lost_response
-from .stores.base import OwnedRun, ResponseStore
+from .stores.base import OwnedRun, ResponseRecord, ResponseStore
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Runner(Protocol):
         """End the log of a response that has ended without it, or is gone."""
         ...
 
-    async def forget(self, key: RunKey) -> None:
+    async def forget(self, record: ResponseRecord) -> None:
         """Have the target erase what it keeps of a run that has failed or was cancelled."""
         ...
 
@@ -202,7 +202,7 @@ class Recovery:
         except StaleWrite:  # another process recovers too
             return
         if self._runner is not None:
-            await self._runner.forget(key)
+            await self._runner.forget(record)
         logger.warning("A response whose process died has been ended as failed", extra={"run_id": key.run_id})
 
 

@@ -15,6 +15,7 @@ from agent_framework_hosting.errors import StaleWrite, StoreUnavailable
 from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
 from agent_framework_hosting.targets.base import Resumable, Resumption, abandon, can_resume
+from agent_framework_hosting.targets.served import ServedTarget
 
 from .history import History
 from .portable import PortableRequest, on_behalf
@@ -33,6 +34,7 @@ MAX_ATTEMPTS: Final = 3
 """How often a run is tried at most from its start, and from each checkpoint."""
 
 _LOST: Final = "The server stopped while the response was generated."
+_UNSERVED: Final = "The model of the response is not served any more."
 _UNFIT: Final = "The request can no longer be run."
 
 
@@ -56,8 +58,11 @@ class Revival:
 
     def may_repeat(self, record: ResponseRecord) -> bool:
         """Whether a run of the response that was begun may be begun again."""
-        rule = self._settings.lost_runs
-        goes_on = rule == "retry" or (rule == "resume" and can_resume(self._context.target))
+        served = self._context.targets.stored(record.target)
+        if served is None:
+            return False
+        rule = self._settings.rule_for_lost(served.name)
+        goes_on = rule == "retry" or (rule == "resume" and can_resume(served.target))
         return goes_on and record.request is not None and record.is_background
 
     async def turn(self, key: RunKey) -> Turn | None:
@@ -72,14 +77,21 @@ class Revival:
         if taken is None:
             return None
         record, attempt, told = taken
-        resumption = await self._resumption(record, attempt)
-        if record.request is None or not self._may_run(record, attempt, told, resumption):
-            logger.warning("A lost run has been ended as failed", extra={"run_id": key.run_id})
-            turn = self._failed(record, told, _LOST)
+        served = self._context.targets.stored(record.target)
+        if served is None:
+            logger.error("The target of a run is not served", extra={"run_id": key.run_id, "target": record.target})
+            turn = self._failed(record, told, _UNSERVED)
         else:
-            turn = await self._rebuilt(record, record.request, told, resumption)
+            turn = await self._revived(record, attempt, served, told)
         turn.attempt = attempt
         return turn
+
+    async def _revived(self, record: ResponseRecord, attempt: Attempt, served: ServedTarget, told: Replay) -> Turn:
+        resumption = await self._resumption(record, attempt, served)
+        if record.request is None or not self._may_run(record, attempt, served, told, resumption):
+            logger.warning("A lost run has been ended as failed", extra={"run_id": record.key.run_id})
+            return self._failed(record, told, _LOST)
+        return await self._rebuilt(record, record.request, served, told, resumption)
 
     async def ended(self, key: RunKey) -> Turn | None:
         """Take a run away from whoever has it, and return what is enough to end it; `None` if it has ended.
@@ -103,8 +115,9 @@ class Revival:
             await log.drop(key)
         elif record.status.is_terminal:
             attempt = Attempt(key, record.attempt)
-            if record.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
-                await abandon(self._context.target, key.partition, key.run_id)
+            served = self._context.targets.stored(record.target)
+            if served is not None and record.status in {RunStatus.FAILED, RunStatus.CANCELLED}:
+                await abandon(served.target, key.partition, key.run_id)
             try:
                 told = await self._fence(attempt)
                 await log.append(attempt, () if told.is_terminal else epilogue(told, record.body), closes=True)
@@ -112,20 +125,27 @@ class Revival:
                 return
             logger.warning("The log of a run that had ended has been ended too", extra={"run_id": key.run_id})
 
-    async def _resumption(self, record: ResponseRecord, attempt: Attempt) -> Resumption | None:
-        target = self._context.target
+    async def _resumption(self, record: ResponseRecord, attempt: Attempt, served: ServedTarget) -> Resumption | None:
+        target = served.target
         if attempt.number == 1 or not self.may_repeat(record) or not isinstance(target, Resumable):
             return None
         return await target.resumption(record.key.partition, record.key.run_id)
 
-    def _may_run(self, record: ResponseRecord, attempt: Attempt, told: Replay, resumption: Resumption | None) -> bool:
+    def _may_run(
+        self,
+        record: ResponseRecord,
+        attempt: Attempt,
+        served: ServedTarget,
+        told: Replay,
+        resumption: Resumption | None,
+    ) -> bool:
         if attempt.number == 1:
             return True
         first = 1 if resumption is None else resumption.attempt
         if not self.may_repeat(record) or attempt.number - first >= MAX_ATTEMPTS or not told.can_complete:
             return False
         # Who stores checkpoints stores one before anything is executed. What has said something had one, and it is gone.
-        return resumption is not None or not told.items or self._settings.lost_runs == "retry"
+        return resumption is not None or not told.items or self._settings.rule_for_lost(served.name) == "retry"
 
     async def _take(self, key: RunKey) -> tuple[ResponseRecord, Attempt, Replay] | None:
         attempt = await self._responses.begin(key, owner=self._context.owner)
@@ -143,7 +163,7 @@ class Revival:
         return replay(await self._context.durable_log.entries(attempt.key))
 
     async def _rebuilt(
-        self, record: ResponseRecord, stored: bytes, told: Replay, resumption: Resumption | None
+        self, record: ResponseRecord, stored: bytes, served: ServedTarget, told: Replay, resumption: Resumption | None
     ) -> Turn:
         portable = PortableRequest.decode(stored)
         with on_behalf(portable.isolation, portable.trace):
@@ -154,12 +174,13 @@ class Revival:
                     hosted_tools=self._settings.hosted_tools,
                     new_id=new_id,
                 )
-                continuation = await self._history.resolve(request, record.key.partition)
+                continuation = await self._history.resolve(request, record.key.partition, served)
                 turn = await self._turns.rebuild(
                     record,
                     request,
                     # The items as they were stored: their ids have been told.
                     replace(continuation, input=record.input),
+                    target=served,
                     isolation=portable.isolation,
                     told=told,
                     resumption=resumption,

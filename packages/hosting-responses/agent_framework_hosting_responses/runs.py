@@ -204,14 +204,17 @@ class ResponseRuns:
         """End the log of a response that has ended without it, or is gone."""
         await self._revival.mend(key)
 
-    async def forget(self, key: RunKey) -> None:
+    async def forget(self, record: ResponseRecord) -> None:
         """Have the target erase what it keeps of a run that has failed or was cancelled, and wait for answers again.
 
         A target that does not wait is an agent, and what was approved is a tool, which may have run.
         """
-        if isinstance(self._context.target, Asking):
-            await self._reopen(key)
-        await abandon(self._context.target, key.partition, key.run_id)
+        served = self._context.targets.stored(record.target)
+        if served is None:  # what it keeps is left to its own retention
+            return
+        if isinstance(served.target, Asking):
+            await self._reopen(record.key)
+        await abandon(served.target, record.key.partition, record.key.run_id)
 
     async def _reopen(self, key: RunKey) -> None:
         try:
@@ -416,6 +419,7 @@ class ResponseRuns:
         waits_for_hook = self._response_hook is not None and not turn.is_observed
         async with self._context.run_stream(
             turn.request,
+            target=turn.target,
             session=turn.session,
             keeps_session=turn.record.is_stored,
             keeps_updates=self._response_hook is not None,
@@ -491,7 +495,7 @@ class ResponseRuns:
         await self._save(turn, attempt, status, has_session=has_session)
         if not has_succeeded:
             # Before the log is closed: whoever finds it open does this again.
-            await self.forget(turn.key)
+            await self.forget(turn.record)
         await _tell(turn, attempt, closes=True)
         turn.is_told = True
         self._turns.pop(turn.key, None)
@@ -504,7 +508,7 @@ class ResponseRuns:
             status=status,
             body=turn.encoder.encoded,
             output=tuple(item for item in output if isinstance(item, dict)) if isinstance(output, list) else (),
-            approvals=turn.encoder.questions,
+            approvals=turn.approvals,
             call_ids=turn.encoder.minted_call_ids,
             has_session=has_session,
         )

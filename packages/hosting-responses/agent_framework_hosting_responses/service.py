@@ -19,12 +19,13 @@ from agent_framework_hosting.runs.base import LogEntry, RunId, RunKey, RunLog, R
 
 from .erasure import erase_session
 from .history import History
+from .models import Models
 from .protocol import errors
 from .protocol.ids import new_id
 from .protocol.json import JsonObject, digest_of
 from .protocol.query import ListQuery, page
 from .protocol.request import parse_request
-from .protocol.resources import deleted_response, model_list, model_object
+from .protocol.resources import deleted_response
 from .revival import Revival
 from .runs import ResponseRuns
 from .settings import ResponseIdFactory, ResponsesSettings
@@ -80,7 +81,7 @@ class Started:
 
 
 class ResponsesService:
-    """The Responses API over one target. `state` are its stores; by default those that the host's state calls for."""
+    """The Responses API over the host's targets. `state` are its stores; by default those that the host's state calls for."""
 
     def __init__(
         self,
@@ -97,16 +98,16 @@ class ResponsesService:
     ) -> None:
         self.settings = settings or ResponsesSettings()
         self._context = context
-        self._created = int(clock())
         self.state = state = state or state_of(context, self.settings)
         self._responses = state.responses
         self._unstored = _unstored_responses(state)
         self._history = History(
-            target=context.target,
+            targets=context.targets,
             responses=state.responses,
             conversations=state.conversations,
             sessions=context.session_store,
         )
+        self._models = Models(context.targets, self._history, settings=self.settings, created=int(clock()))
         self._turns = TurnBuilder(
             context,
             name=name,
@@ -144,7 +145,6 @@ class ResponsesService:
         request = parse_request(
             body, strict=self.settings.strict_fields, hosted_tools=self.settings.hosted_tools, new_id=new_id
         )
-        model = self._resolve_model(request.model)
         # Read once: a run hook may change what is current, but not whose response this is.
         isolation = get_current_isolation_keys() or IsolationKeys()
         request_hash = None if idempotency_key is None else digest_of(body)
@@ -153,12 +153,14 @@ class ResponsesService:
             existing = await self._responses.get(named) or await self._unstored.get(named)
             if existing is not None:
                 return await self._repeated(existing, request_hash)
-        continuation = await self._history.resolve(request, isolation.partition)
+        target = await self._models.choose(request, isolation.partition)
+        continuation = await self._history.resolve(request, isolation.partition, target)
         turn = await self._turns.build(
             request,
             continuation,
+            target=target,
             isolation=isolation,
-            model=model,
+            model=self._models.name_of(target, request),
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
@@ -295,8 +297,8 @@ class ResponsesService:
         return page((*before, *record.input), query)
 
     def models(self) -> JsonObject:
-        """Return the list of models: the target's name."""
-        return model_list([self._model()])
+        """Return the list of models: the names of the targets."""
+        return self._models.all()
 
     def model(self, model_id: str) -> JsonObject:
         """Return one model.
@@ -304,22 +306,11 @@ class ResponsesService:
         Raises:
             RequestError: 404, there is no such model.
         """
-        if model_id != self._context.target.name:
-            raise errors.model_object_not_found(model_id)
-        return self._model()
+        return self._models.one(model_id)
 
     def _log_of(self, record: ResponseRecord) -> RunLog:
         """Return the log of a response that can be read after its request; what is not stored leaves no events either."""
         return self._context.durable_log if record.is_stored else self._context.run_log
-
-    def _model(self) -> JsonObject:
-        return model_object(self._context.target.name, created=self._created)
-
-    def _resolve_model(self, model: str | None) -> str:
-        name = self._context.target.name
-        if model is not None and model != name and self.settings.strict_model:
-            raise errors.model_not_found(model)
-        return model or name
 
     async def _find(self, response_id: str) -> tuple[ResponseRecord, ResponseStore]:
         if not RESPONSE_ID.match(response_id):  # no id of ours, and perhaps none that a database can look for

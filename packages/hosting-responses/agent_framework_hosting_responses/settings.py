@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 ResponseIdFactory = Callable[[], str] | Callable[[str | None], str]
 """Makes response ids; may take the previous response id. Ids match `[A-Za-z0-9_-]{1,256}` and never repeat."""
+
+
+LostRuns = Literal["resume", "retry", "fail"]
+"""What becomes of a background run whose process died or was stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +26,7 @@ class ResponsesSettings:
         hosted_tools: What to do with hosted tool types in a request: refuse, ignore, or pass to the agent's client.
         strict_fields: Refuse unknown request fields instead of ignoring them.
         strict_model: Refuse a `model` that is not the target's name; otherwise any name selects the only target there is.
+            Of several targets, each is selected by its name alone.
         error_details: Show the text of failed tool results and error contents. Never on a host that others can reach.
         keep_alive: Seconds of silence after which a stream sends a comment; 0 disables.
         done_marker: Append `data: [DONE]` after the terminal event (contract §3.1).
@@ -31,7 +36,8 @@ class ResponsesSettings:
         lost_runs: What becomes of a background run whose process died or was stopped. `resume`: a workflow goes on from
             its last checkpoint, if its checkpoints outlive the process, and everything else fails. `retry`: so, but what
             has no checkpoint is run again, for targets that may do the same thing twice. `fail`: it fails. Nothing is
-            tried more than three times from the same place.
+            tried more than three times from the same place. A mapping of models to such words says so for each; those
+            that are not in it get `resume`.
         max_responses: How many stored responses are kept; `None` for 10,000 in memory and no limit in a database.
         max_response_age: Seconds a stored response is kept after its end; `None` for no limit.
         max_conversations: How many conversations are kept; `None` as for responses.
@@ -50,8 +56,12 @@ class ResponsesSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     run_timeout: float | None = None
     cancel_grace: float = 5.0
-    lost_runs: Literal["resume", "retry", "fail"] = "resume"
+    lost_runs: LostRuns | Mapping[str, LostRuns] = "resume"
     max_responses: int | None = None
     max_response_age: float | None = 30 * 86_400.0
     max_conversations: int | None = None
     max_conversation_age: float | None = None
+
+    def rule_for_lost(self, model: str) -> LostRuns:
+        """Return what becomes of a lost run of the model."""
+        return self.lost_runs if isinstance(self.lost_runs, str) else self.lost_runs.get(model, "resume")

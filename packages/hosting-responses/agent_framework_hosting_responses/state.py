@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.stores.base import Prunable, Retention
-from agent_framework_hosting.targets.base import Erasable
 
-from .erasure import before_pruning
+from .erasure import before_pruning, keeps_more
 from .recovery import OwnedLogs, Recovery
 from .settings import ResponsesSettings
 from .stores.base import Conversations, ResponseStore, Settlements
@@ -59,7 +58,7 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
         retention=Retention(max_age=settings.max_conversation_age, max_entries=settings.max_conversations),
     )
     # An agent's sessions in the same database go with their responses, many at once.
-    is_all = isinstance(context.session_store, SqlSessionStore) and not isinstance(context.target, Erasable)
+    is_all = isinstance(context.session_store, SqlSessionStore) and not keeps_more(context.targets)
     kept_responses = SqlResponseStore(
         context.database,
         retention=Retention(max_age=settings.max_response_age, max_entries=settings.max_responses),

@@ -13,9 +13,11 @@ from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog
 from agent_framework_hosting.stores.base import SessionKey
 from agent_framework_hosting.targets.base import Resumption
+from agent_framework_hosting.targets.served import ServedTarget
 from agent_framework_hosting.types import ChannelRequest
 
 from .protocol.encoder import ResponseEncoder
+from .protocol.json import JsonObject
 from .stores.base import QuestionKey, ResponseRecord, ResponseStore
 from .stores.context import EMPTY, Context
 
@@ -28,7 +30,8 @@ class Turn:
     `trace` is the caller's, if the run was accepted by another process. `opened` is set when the log has its first events,
     or never will. `untold` are events that the encoder has made and the log does not have yet. Whoever begins an attempt
     or writes the end holds `ending`: the run's task, its time limit and a caller who cancels may come to the end together.
-    `answers` are what the target gets to know of what it has asked; `settles` is what is answered thereby.
+    `target` is what runs, and is there unless the turn is only to be ended. `answers` are what it gets to know of what it
+    has asked; `settles` is what is answered thereby.
     """
 
     record: ResponseRecord
@@ -46,6 +49,7 @@ class Turn:
     answers: Mapping[str, object] = field(default_factory=dict)
     settles: Sequence[QuestionKey] = ()
     waiting: int = 1
+    target: ServedTarget | None = None
     trace: Mapping[str, str] = field(default_factory=dict)
     has_session: bool = field(default=False, init=False)
     is_given_up: bool = field(default=False, init=False)
@@ -61,6 +65,11 @@ class Turn:
     def key(self) -> RunKey:
         """Whose response it is, and which."""
         return self.record.key
+
+    @property
+    def approvals(self) -> dict[str, JsonObject]:
+        """The approval requests of the response so far, with what the `target` will recognise their answers by."""
+        return {name: {**asked, "target": self.record.target} for name, asked in self.encoder.questions.items()}
 
     @property
     def is_observed(self) -> bool:

@@ -17,6 +17,7 @@ from agent_framework_hosting.hooks import ChannelRunHook, apply_run_hook
 from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import RunId, RunKey, RunLog, RunStatus
 from agent_framework_hosting.targets.base import Resumption
+from agent_framework_hosting.targets.served import ServedTarget
 from agent_framework_hosting.types import ChannelIdentity, ChannelRequest
 
 from .history import Continuation
@@ -82,6 +83,7 @@ class TurnBuilder:
         request: CreateRequest,
         continuation: Continuation,
         *,
+        target: ServedTarget,
         isolation: IsolationKeys,
         model: str,
         idempotency_key: str | None,
@@ -93,8 +95,7 @@ class TurnBuilder:
             RequestError: a declared tool is named like one of the target's own.
         """
         response_id = self._new_response_id(request.previous_response_id)
-        channel_request = await self._channel_request(request, continuation, response_id)
-        self._check_tools(request, channel_request)
+        channel_request = await self._channel_request(request, continuation, response_id, target)
         response = new_response(request, response_id=response_id, created_at=int(self._clock()), model=model)
         record = ResponseRecord(
             key=RunKey(isolation.partition, RunId(response_id)),
@@ -103,6 +104,7 @@ class TurnBuilder:
             body=encode_json(response),
             attempt=int(not request.background),  # in the foreground it begins at once, here
             owner=self._context.owner,
+            target=target.key,
             is_background=request.background,
             is_streamed=request.stream,
             is_stored=request.store,
@@ -114,16 +116,16 @@ class TurnBuilder:
             input=continuation.input,
             request=self._portable(request, isolation),
         )
-        options = self._encoder_options(request, continuation, channel_request)
+        options = self._encoder_options(request, continuation, channel_request, target)
         has_events = request.stream or request.background
-        encoder = ResponseEncoder(response, options=options, clock=self._seconds, events=has_events)
         return Turn(
             record=record,
             request=channel_request,
             isolation=isolation,
-            encoder=encoder,
+            encoder=ResponseEncoder(response, options=options, clock=self._seconds, events=has_events),
             store=self._store_for(request, continuation, idempotency_key),
             log=self._log_for(request, idempotency_key),
+            target=target,
             # What no other process can run must not be given to one.
             engine=self._context.engine if record.request is None else self._context.durable_engine,
             context=continuation.context,
@@ -151,6 +153,7 @@ class TurnBuilder:
         request: CreateRequest,
         continuation: Continuation,
         *,
+        target: ServedTarget,
         isolation: IsolationKeys,
         told: Replay,
         resumption: Resumption | None,
@@ -162,9 +165,8 @@ class TurnBuilder:
         Raises:
             RequestError: the request does not fit this process's target.
         """
-        channel_request = await self._channel_request(request, continuation, record.key.run_id)
-        self._check_tools(request, channel_request)
-        options = self._encoder_options(request, continuation, channel_request)
+        channel_request = await self._channel_request(request, continuation, record.key.run_id, target)
+        options = self._encoder_options(request, continuation, channel_request, target)
         memo = Memo() if resumption is None else msgspec.convert(resumption.mark, Memo)
         turn = self.remnant(record, isolation=isolation, told=told, options=options, memo=memo)
         turn.resumption = resumption
@@ -199,6 +201,7 @@ class TurnBuilder:
             store=self._stores.stored,
             log=self._context.durable_log,
             engine=self._context.durable_engine,
+            target=self._context.targets.stored(record.target),
         )
         turn.untold += encoder.open()
         return turn
@@ -216,7 +219,7 @@ class TurnBuilder:
         return PortableRequest.of(request.raw, isolation).encoded
 
     async def _channel_request(
-        self, request: CreateRequest, continuation: Continuation, response_id: str
+        self, request: CreateRequest, continuation: Continuation, response_id: str, target: ServedTarget
     ) -> ChannelRequest:
         speaker = request.safety_identifier or request.user
         attributes = {"response_id": response_id, "previous_response_id": request.previous_response_id}
@@ -231,22 +234,20 @@ class TurnBuilder:
             identity=ChannelIdentity(self._name, speaker) if speaker is not None else None,
         )
         hooked = await apply_run_hook(
-            self._run_hook, channel_request, target=self._context.target.hosted, protocol_request=request.raw
+            self._run_hook, channel_request, target=target.target.hosted, protocol_request=request.raw
         )
+        _check_tools(request, hooked, target)
         if hooked.attributes is attributes:
             return hooked
         # A hook that makes a request of its own must not lose what is bound for the run.
         return replace(hooked, attributes={**hooked.attributes, **attributes})
 
-    def _check_tools(self, request: CreateRequest, channel_request: ChannelRequest) -> None:
-        """Refuse an offered tool with the name of one of the target's own: nobody could tell whose call it is."""
-        own = self._context.target.server_tools() & _offered_tools(channel_request)
-        for index, tool in enumerate(request.tools):
-            if tool.get("name") in own:
-                raise errors.duplicate_tool(f"tools[{index}].name", str(tool["name"]))
-
     def _encoder_options(
-        self, request: CreateRequest, continuation: Continuation, channel_request: ChannelRequest
+        self,
+        request: CreateRequest,
+        continuation: Continuation,
+        channel_request: ChannelRequest,
+        target: ServedTarget,
     ) -> EncoderOptions:
         """Tell the encoder whose call is whose: the caller's are those it declared and the operator let through."""
         offered = _offered_tools(channel_request)
@@ -254,15 +255,23 @@ class TurnBuilder:
         return EncoderOptions(
             client_tools=frozenset(n for n, tool in declared.items() if n in offered and tool["type"] == "function"),
             custom_tools=frozenset(n for n, tool in declared.items() if n in offered and tool["type"] == "custom"),
-            server_tools=self._context.target.server_tools(),
+            server_tools=target.target.server_tools(),
             allowed_tools=allowed_tool_names(request),
             taken_ids=continuation.taken_ids,
             server_calls=self._settings.server_calls,
-            server_label=self._settings.server_label or self._context.target.name,
+            server_label=self._settings.server_label or target.name,
             reasoning=self._settings.reasoning,
             include=request.include,
             error_details=self._settings.error_details,
         )
+
+
+def _check_tools(request: CreateRequest, channel_request: ChannelRequest, target: ServedTarget) -> None:
+    """Refuse an offered tool with the name of one of the target's own: nobody could tell whose call it is."""
+    own = target.target.server_tools() & _offered_tools(channel_request)
+    for index, tool in enumerate(request.tools):
+        if tool.get("name") in own:
+            raise errors.duplicate_tool(f"tools[{index}].name", str(tool["name"]))
 
 
 def _offered_tools(request: ChannelRequest) -> frozenset[str]:

@@ -24,6 +24,7 @@ from agent_framework_hosting.runs.memory import MemoryRunEngine, MemoryRunLog
 from agent_framework_hosting.sessions import Sessions
 from agent_framework_hosting.stores.memory import MemorySessionStore
 from agent_framework_hosting.targets.agent import AgentTarget
+from agent_framework_hosting.targets.served import ServedTarget, ServedTargets
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesService, ResponsesSettings
 from agent_framework_hosting_responses.protocol.errors import RequestError
@@ -60,11 +61,11 @@ def says(text: str) -> AgentResponseUpdate:
 
 
 def context_of(agent: Any, *, log: MemoryRunLog | None = None, store: Any = None) -> ChannelContext:
-    target, sessions, log = AgentTarget(agent), store or MemorySessionStore(), log or MemoryRunLog()
+    sessions, log = store or MemorySessionStore(), log or MemoryRunLog()
     return ChannelContext(
-        target=target,
+        targets=ServedTargets([ServedTarget("", AgentTarget(agent))]),
         session_store=sessions,
-        sessions=Sessions(sessions, new_session=target.new_session),
+        sessions=Sessions(sessions),
         engine=MemoryRunEngine(),
         run_log=log,
         durable_log=log,

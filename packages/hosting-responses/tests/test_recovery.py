@@ -61,8 +61,8 @@ class Mender:
     async def mend(self, key: RunKey) -> None:
         self.mended.append(key)
 
-    async def forget(self, key: RunKey) -> None:
-        raise AssertionError(key)
+    async def forget(self, record: ResponseRecord) -> None:
+        raise AssertionError(record)
 
     async def missing(self, keys: Iterable[RunKey], *, is_background: bool) -> set[RunKey]:
         raise AssertionError(keys)

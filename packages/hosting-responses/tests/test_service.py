@@ -21,6 +21,7 @@ from agent_framework_hosting.runs.memory import MemoryRunEngine, MemoryRunLog
 from agent_framework_hosting.sessions import Sessions
 from agent_framework_hosting.stores.memory import MemorySessionStore
 from agent_framework_hosting.targets.agent import AgentTarget
+from agent_framework_hosting.targets.served import ServedTarget, ServedTargets
 from agent_framework_hosting.testing.agents import Gate, ScriptedAgent
 from agent_framework_hosting_responses.protocol.errors import RequestError, error_body
 from agent_framework_hosting_responses.protocol.query import ListQuery
@@ -41,13 +42,13 @@ QUESTION: Any = {"input": "q"}
 def context_of(
     agent: Any, *, log: MemoryRunLog | None = None, durable: MemoryRunLog | None = None, store: Any = None
 ) -> ChannelContext:
-    target = AgentTarget(agent)
+    targets = ServedTargets([ServedTarget("", AgentTarget(agent))])
     sessions = store or MemorySessionStore()
     log = log or MemoryRunLog()
     return ChannelContext(
-        target=target,
+        targets=targets,
         session_store=sessions,
-        sessions=Sessions(sessions, new_session=target.new_session),
+        sessions=Sessions(sessions),
         engine=MemoryRunEngine(),
         run_log=log,
         durable_log=durable or log,

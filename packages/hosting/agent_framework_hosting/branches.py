@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol, Self, TypeAlias, cast, runtime_checkabl
 from agent_framework import AgentSession, BaseAgent, HistoryProvider, InMemoryHistoryProvider, Message
 
 from .isolation import Partition
-from .sessions import fork
+from .sessions import fork, target_of
 from .stores.base import SessionKey, SessionStore
 
 logger = logging.getLogger(__name__)
@@ -57,18 +57,26 @@ class ContinuesSessions(Protocol):
 
 
 async def continue_session(
-    target: object, store: SessionStore, partition: Partition, key: SessionKey, *, keeps_session: bool = True
+    target: object,
+    store: SessionStore,
+    partition: Partition,
+    key: SessionKey,
+    *,
+    target_key: str = "",
+    keeps_session: bool = True,
 ) -> AgentSession | None:
-    """Return the session stored under `key` for a run of `target` to go on with.
+    """Return the session stored under `key` for a run of `target`, whose `ServedTarget.key` is `target_key`.
 
-    `None` if there is none, or if it cannot be continued: begin a new one then, and give it the context as messages.
-    Without `keeps_session` nobody will continue from the run, and it leaves what others continue from untouched.
+    `None` if there is none, or if it cannot be continued, or is another target's: begin a new one then, and give it the
+    context as messages. Without `keeps_session` nobody will continue from the run, and it leaves what others continue from untouched.
 
     Raises:
         StoreUnavailable: the store cannot be reached.
     """
     session = await store.get(partition, key)
-    if session is None or not isinstance(target, ContinuesSessions):
+    if session is None or target_of(session) != target_key:
+        return None
+    if not isinstance(target, ContinuesSessions):
         return session
 
     async def claim() -> bool:

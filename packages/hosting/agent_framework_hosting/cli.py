@@ -88,7 +88,7 @@ def _add_reference(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "reference",
         metavar="module:attribute",
-        help="an agent, a workflow, a function that returns one (sync or async), or an AgentFrameworkHost",
+        help="an agent, a workflow, a mapping of names to several, a function that returns one of these, or an AgentFrameworkHost",
     )
     command.add_argument(
         "--path", help=f"path of the Responses channel, unless a host is named (default: {DEFAULT_PATH})"
@@ -171,11 +171,12 @@ def _work(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     host = asyncio.run(build_host(options.reference, path=options.path))
-    served = host.app.served  # first, because building the app may fail
-    print(f"target   {host.target.kind} {host.target.name!r}")
+    routes = host.app.served  # first, because building the app may fail
+    for served in host.targets:
+        print(f"target   {served.target.kind} {served.name!r}")
     for channel in host.channels:
         print(f"channel  {channel.name!r} at {channel.path or '/'}")
-    for route in served:
+    for route in routes:
         print(f"route    {','.join(sorted(route.methods)) or '*':<10} {route.path}  ({route.owner})")
     for owner, command in host.app.commands:
         print(f"command  {command.name}  ({owner})")

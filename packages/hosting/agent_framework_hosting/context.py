@@ -1,4 +1,4 @@
-"""What the host offers a channel: running the target, sessions, runs and their logs."""
+"""What the host offers a channel: running the targets, sessions, runs and their logs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .hooks import ChannelStreamUpdateHook, resolve
 from .isolation import IsolationKeys, Partition, get_current_isolation_keys
 from .retention import Pruner
 from .runs.base import RunEngine, RunLog
-from .sessions import SessionLease, Sessions
+from .sessions import SessionLease, Sessions, note_target
 from .stores.base import Prunable, SessionStore
-from .targets.base import HostedRun, Target, TargetInput
+from .targets.base import HostedRun, TargetInput
+from .targets.served import ServedTarget, ServedTargets
 from .types import ChannelRequest, HostedRunResult
 
 if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
 
 
 class HostedStream:
-    """One run of the target: its updates as they come, and its result once they have been read to the end.
+    """One run of a target: its updates as they come, and its result once they have been read to the end.
 
     An async context manager: the run's session is there inside the block, leaving the block early cancels the run. A
     named session is saved when the block ends without an error, the updates were read to their end and the session was
@@ -40,6 +41,7 @@ class HostedStream:
         request: ChannelRequest,
         session: AgentSession | None,
         *,
+        served: ServedTarget,
         keeps_session: bool,
         keeps_updates: bool,
         update_hook: ChannelStreamUpdateHook | None,
@@ -51,6 +53,7 @@ class HostedStream:
         self.is_discarded = False
         self._context = context
         self._request = request
+        self._served = served
         self._keeps_session = keeps_session
         self._keeps_updates = keeps_updates
         self._update_hook = update_hook
@@ -62,21 +65,23 @@ class HostedStream:
         self._seen: list[AgentResponseUpdate] = []
 
     async def __aenter__(self) -> Self:
-        request, context = self._request, self._context
+        request, context, target = self._request, self._context, self._served.target
         partition = current_partition()
         # Before the session is borrowed: whoever fails to enter never leaves, and would never give it back.
         messages = _with_hosting_metadata(request)
         if request.session_mode == "disabled":
             self.session = None
         elif request.session is not None and request.session.isolation_key is not None:
-            self._lease = context.sessions.use(partition, request.session.isolation_key)
+            self._lease = context.sessions.use(
+                partition, request.session.isolation_key, new_session=target.new_session, target=self._served.key
+            )
             self._lent = await self._lease.__aenter__()
             self.session = self._lent.session
         elif self.session is None:
             if request.session_mode == "required":
                 raise ConfigurationError("The request has session_mode='required' but names no session.")
-            self.session = context.target.new_session()
-        self._updates = context.target.stream(
+            self.session = target.new_session()
+        self._updates = target.stream(
             TargetInput(
                 messages=messages,
                 partition=partition,
@@ -112,6 +117,8 @@ class HostedStream:
                 if self._keeps_updates:
                     self._seen.append(shown)
                 yield shown
+        if self.session is not None:
+            note_target(self.session, self._served.key)
         self.is_finished = True
 
     def discard_session(self) -> None:
@@ -141,7 +148,7 @@ class ChannelContext:
     the last shutdown callback. `owner` names this process in it, `presence` tells which owners are still alive.
     """
 
-    target: Target
+    targets: ServedTargets
     session_store: SessionStore
     sessions: Sessions
     engine: RunEngine
@@ -167,15 +174,16 @@ class ChannelContext:
         self,
         request: ChannelRequest,
         *,
+        target: ServedTarget | None = None,
         session: AgentSession | None = None,
         update_hook: ChannelStreamUpdateHook | None = None,
     ) -> HostedRunResult[AgentResponse[Any]]:
-        """Run the target to its end and return its final response.
+        """Run a target to its end and return its final response. `target` is one of `targets`, as in `run_stream`.
 
         Raises:
             TargetError: the agent or workflow raised; its exception is the cause.
         """
-        async with self.run_stream(request, session=session, update_hook=update_hook) as stream:
+        async with self.run_stream(request, target=target, session=session, update_hook=update_hook) as stream:
             async for _ in stream:
                 pass
             return stream.result()
@@ -184,6 +192,7 @@ class ChannelContext:
         self,
         request: ChannelRequest,
         *,
+        target: ServedTarget | None = None,
         session: AgentSession | None = None,
         keeps_session: bool = True,
         keeps_updates: bool = True,
@@ -191,21 +200,27 @@ class ChannelContext:
         run: HostedRun | None = None,
         answers: Mapping[str, object] | None = None,
     ) -> HostedStream:
-        """Return a run of the target; enter it to start, iterate over it for the updates.
+        """Return a run of a target; enter it to start, iterate over it for the updates.
 
-        A session that `request.session` names wins over `session`, which the caller must own and which nobody will
-        continue unless `keeps_session`. Without `keeps_updates` there is no result to ask for at the end. With `run`, what
-        a target keeps of the run is found by its id; a run that is resumed yields only what it had not before. `answers` are
-        those of `TargetInput`, to what the last run of `session` has asked.
+        `target` is one of `targets`, and may be left out if there is one alone. A session that `request.session` names wins
+        over `session`, which the caller must own and which nobody will continue unless `keeps_session`. Without
+        `keeps_updates` there is no result to ask for at the end. With `run`, what a target keeps of the run is found by its
+        id; a run that is resumed yields only what it had not before. `answers` are those of `TargetInput`, to what the last
+        run of `session` has asked.
 
         Raises:
-            ConfigurationError: on entering; `session_mode` is `required` and there is no session.
+            ConfigurationError: there are several targets and none was named. Or on entering: `session_mode` is `required`
+                and there is no session.
             TargetError: while iterating; the agent or workflow raised, its exception is the cause.
         """
+        served = self.targets.only if target is None else target
+        if served is None:
+            raise ConfigurationError("The host has several targets: say with target=… which of them is to run.")
         return HostedStream(
             self,
             request,
             session,
+            served=served,
             keeps_session=keeps_session,
             keeps_updates=keeps_updates,
             update_hook=update_hook,

@@ -1,17 +1,20 @@
-"""The host: composes a target, stores, engine and channels into one application."""
+"""The host: composes targets, stores, engine and channels into one application."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from .app import HostApp
 from .channel import Channel, ChannelContribution
+from .checkpoints import Checkpoints
 from .context import ChannelContext, current_partition
 from .directories import PathName
 from .errors import ConfigurationError
@@ -24,14 +27,19 @@ from .state import RUN_CONCURRENCY, HostState, choose_state
 from .stores.base import Retention, SessionStore
 from .targets.base import Target, prepare
 from .targets.choice import HostTarget, choose_target
+from .targets.served import ServedTargets
 from .types import HostStatePaths
+
+logger = logging.getLogger(__name__)
 
 TRUST_VARIABLE = "FOUNDRY_HOSTING_ENVIRONMENT"
 """Environment variable that says, by any non-empty value, that a trusted environment sets the isolation headers."""
 
 
 class AgentFrameworkHost:
-    """Puts an agent or a workflow on the network through channels.
+    """Puts agents and workflows on the network through channels.
+
+    `target` is one of them, or a mapping: the names by which callers choose → what each of them is.
 
     `app` is the ASGI application; the host itself is one too. Mounted in another application, the parent must run
     `host.lifespan`: `FastAPI(lifespan=host.lifespan)`.
@@ -61,7 +69,7 @@ class AgentFrameworkHost:
 
     def __init__(
         self,
-        target: HostTarget,
+        target: HostTarget | Mapping[str, HostTarget],
         *,
         channels: Sequence[Channel],
         debug: bool = False,
@@ -88,9 +96,7 @@ class AgentFrameworkHost:
             retention=retention,
             run_concurrency=run_concurrency,
         )
-        self.target = choose_target(
-            target, checkpoint_location=checkpoint_location, checkpoints=self._state.checkpoints
-        )
+        self.targets = _serve(target, checkpoint_location, self._state)
         self.channels = _checked_channels(channels)
         self.debug = debug
         if trust_isolation_headers is None:
@@ -100,7 +106,18 @@ class AgentFrameworkHost:
         self._grace = shutdown_grace
         self._notice = shutdown_notice
         self._app: HostApp | None = None
-        self._context = new_context(self.target, self._state, debug=debug)
+        self._context = new_context(self.targets, self._state, debug=debug)
+
+    @property
+    def target(self) -> Target:
+        """The target that was given alone.
+
+        Raises:
+            ConfigurationError: there are several: see `targets`.
+        """
+        if self.targets.only is None:
+            raise ConfigurationError("The host has several targets: see host.targets.")
+        return self.targets.only.target
 
     async def work(self, stopped: asyncio.Event, *, hurried: asyncio.Event | None = None) -> None:
         """Execute background runs, and serve nothing, until `stopped` is set; then let go of them in order.
@@ -164,13 +181,15 @@ class AgentFrameworkHost:
         run(self.app, host, port, workers=workers, options=options)
 
     async def reset_session(self, isolation_key: str, *, isolation_keys: IsolationKeys | None = None) -> bool:
-        """Forget the session named `isolation_key`; `False` if there was none. Waits for a run that uses it.
+        """Forget the sessions named `isolation_key`, each target's; `False` if there was none. Waits for runs that use them.
 
         `isolation_keys` says whose session it is; `None` means that of the current request, or, outside of one, of
         everybody who comes without keys.
         """
         partition = current_partition() if isolation_keys is None else isolation_keys.partition
-        return await self._context.sessions.reset(partition, isolation_key)
+        keys = [served.key for served in self.targets]
+        resets = [await self._context.sessions.reset(partition, isolation_key, target=key) for key in keys]
+        return any(resets)
 
     def _build(self) -> HostApp:
         contributions = [(channel, channel.contribute(self._context)) for channel in self.channels]
@@ -179,8 +198,7 @@ class AgentFrameworkHost:
             contributions,
             lifecycle,
             announcement={
-                "target": self.target.name,
-                "target_kind": self.target.kind,
+                "targets": {served.name: served.target.kind for served in self.targets},
                 "channels": {channel.name: channel.path or "/" for channel in self.channels},
                 "state": self._state.kind,
             },
@@ -190,7 +208,8 @@ class AgentFrameworkHost:
         )
 
     async def _prepare(self) -> None:
-        await prepare(self.target)
+        for served in self.targets:
+            await prepare(served.target)
         await self._state.open()
 
     def _new_lifecycle(self, parts: Sequence[ChannelContribution]) -> Lifecycle:
@@ -213,6 +232,25 @@ class AgentFrameworkHost:
         )
 
 
+def _serve(hosted: object, location: PathName | None, state: HostState) -> ServedTargets:
+    """Return the targets of what is hosted. Its workflows keep their checkpoints in one place."""
+    if not isinstance(hosted, Mapping):
+        return ServedTargets.of(
+            hosted, partial(choose_target, checkpoint_location=location, checkpoints=state.checkpoints)
+        )
+    made: list[Checkpoints | None] = []
+
+    def checkpoints(_: PathName | None) -> Checkpoints | None:
+        if not made:
+            made.append(state.checkpoints(location))
+        return made[0]
+
+    served = ServedTargets.of(hosted, partial(choose_target, checkpoint_location=None, checkpoints=checkpoints))
+    if location is not None and not made:
+        logger.warning("checkpoint_location is for workflows, and there is none among the targets: it is not used.")
+    return served
+
+
 def _check_trust(resolve_partition: PartitionResolver | None, trust: bool | None) -> None:  # noqa: FBT001  the option as it came
     if resolve_partition is None:
         return
@@ -224,13 +262,13 @@ def _check_trust(resolve_partition: PartitionResolver | None, trust: bool | None
         )
 
 
-def new_context(target: Target, state: HostState, *, debug: bool = False) -> ChannelContext:
-    """Return what channels get of a host with this target and this state."""
+def new_context(targets: ServedTargets, state: HostState, *, debug: bool = False) -> ChannelContext:
+    """Return what channels get of a host with these targets and this state."""
     log = MemoryRunLog()
     return ChannelContext(
-        target=target,
+        targets=targets,
         session_store=state.session_store,
-        sessions=Sessions(state.session_store, new_session=target.new_session),
+        sessions=Sessions(state.session_store),
         engine=MemoryRunEngine(),
         run_log=log,
         durable_log=state.run_log or log,

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Final, cast
 
@@ -67,8 +67,8 @@ def _import(module_name: str) -> object:
 async def build_host(reference: str, *, path: str | None = None) -> AgentFrameworkHost:
     """Return the host that `module:attribute` is, returns, or becomes with a Responses channel at `path`.
 
-    The attribute may be a host, an agent, a workflow, a builder of one, or a function without arguments, sync or async,
-    that returns one of these.
+    The attribute may be a host, an agent, a workflow, a builder of one, a mapping of names to several of these, or a
+    function without arguments, sync or async, that returns one of all that.
 
     Raises:
         ConfigurationError: it cannot be loaded or is none of these, or `path` is given for a host, which has its own.
@@ -83,10 +83,14 @@ async def build_host(reference: str, *, path: str | None = None) -> AgentFramewo
         if path is not None:
             raise ConfigurationError(f"{reference} is a host with paths of its own: leave --path out.")
         return found
-    if not callable(found) and not any(callable(getattr(found, name, None)) for name in ("run", "stream", "build")):
+    if (
+        not callable(found)
+        and not isinstance(found, Mapping)
+        and not any(callable(getattr(found, name, None)) for name in ("run", "stream", "build"))
+    ):
         raise ConfigurationError(
-            f"{reference} gives a {type(found).__name__}: it must be an agent, a workflow, a builder of one, a function "
-            "that returns one, or an AgentFrameworkHost."
+            f"{reference} gives a {type(found).__name__}: it must be an agent, a workflow, a builder of one, a mapping of "
+            "names to several of these, a function that returns one of all that, or an AgentFrameworkHost."
         )
     return AgentFrameworkHost(cast("Any", found), channels=[_responses_channel(DEFAULT_PATH if path is None else path)])
 

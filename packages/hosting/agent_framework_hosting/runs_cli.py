@@ -22,6 +22,7 @@ from .runs.base import RunId, RunKey, RunStatus
 from .runs.stored import RunQuery, StoredRun, StoredRuns, installed_runs
 from .state import HostState, choose_state
 from .targets.absent import AbsentTarget
+from .targets.served import ServedTarget, ServedTargets
 
 if TYPE_CHECKING:  # optional dependencies
     from .sql.database import Database
@@ -32,6 +33,7 @@ LIMIT: Final = 50
 
 _RUNNING: Final = frozenset(status for status in RunStatus if not status.is_terminal)
 _ALL: Final = "all"
+_NOBODY: Final = ServedTargets([ServedTarget("", AbsentTarget())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Seen:
         return {
             "id": run.key.run_id,
             "partition": run.key.partition,
+            "model": run.target or None,
             "status": run.status.value,
             "attempt": run.attempt,
             "is_background": run.is_background,
@@ -107,12 +110,15 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         say(json.dumps({"runs": [seen.facts(now) for seen in shown], "has_more": has_more}, indent=2))
         return
-    say(f"{'run':<40} {'status':<11} {'attempt':>7} {'age':>8} {'since':>8}  {'owner':<16} {'job':<22} partition")
+    say(
+        f"{'run':<40} {'status':<11} {'attempt':>7} {'age':>8} {'since':>8}  {'owner':<16} {'job':<22} {'model':<16} partition"
+    )
     for seen in shown:
         run = seen.run
         say(
             f"{_plain(run.key.run_id):<40} {run.status:<11} {run.attempt:>7} {said(now - run.created_at):>8} "
-            f"{said(now - run.changed_at):>8}  {_owner(seen):<16} {_job(seen):<22} {_plain(run.key.partition)}".rstrip()
+            f"{said(now - run.changed_at):>8}  {_owner(seen):<16} {_job(seen):<22} {_plain(run.target) or '-':<16} "
+            f"{_plain(run.key.partition)}".rstrip()
         )
     if has_more:
         say(f"There are more than {options.limit}: --limit shows more, --status, --older-than and --partition fewer.")
@@ -137,6 +143,7 @@ def _show(options: argparse.Namespace) -> None:
     for name, value in (
         ("run", _plain(run.key.run_id)),
         ("partition", _plain(run.key.partition) or "- (nobody's keys)"),
+        ("model", _plain(run.target) or "- (the only one)"),
         ("status", f"{run.status} for {said(now - run.changed_at)}"),
         ("accepted", f"{said(now - run.created_at)} ago, {'in the background' if run.is_background else 'foreground'}"),
         ("attempt", run.attempt),
@@ -168,7 +175,7 @@ async def _cancel_in(place: dict[str, Any], key: RunKey) -> RunStatus | None:
         assert state.database is not None  # noqa: S101  the place is one
         for source in installed_runs(state.database):
             if await source.find(query):
-                await source.cancel(key, new_context(AbsentTarget(), state))
+                await source.cancel(key, new_context(_NOBODY, state))
                 return next((run.status for run in await source.find(query)), None)
         return None
     finally:

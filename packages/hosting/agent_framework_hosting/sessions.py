@@ -15,14 +15,34 @@ from agent_framework import AgentSession
 from .isolation import Partition
 from .stores.base import SessionKey, SessionStore
 
+TARGET_STATE_KEY: Final = "agent_framework_hosting.target"
+"""Where a session keeps the name of the target that has left it; nowhere if the host had but one, without a name."""
+
 _LONGEST_NAME: Final = 500
 
 
-def named_key(isolation_key: str) -> SessionKey:
-    """Return the store key of the session that `ChannelSession.isolation_key` names: any text, of any length."""
+def target_of(session: AgentSession) -> str:
+    """Return the `ServedTarget.key` of the target that has left the session: no other one may be given it."""
+    return str(session.state.get(TARGET_STATE_KEY, ""))
+
+
+def note_target(session: AgentSession, key: str) -> None:
+    """Note in the session which target leaves it."""
+    if key:
+        session.state[TARGET_STATE_KEY] = key
+
+
+def named_key(isolation_key: str, *, target: str = "") -> SessionKey:
+    """Return the store key of the session that `ChannelSession.isolation_key` names: any text, of any length.
+
+    `target` is a `ServedTarget.key`: each target has sessions of its own under the same names.
+    """
     # Channels keep snapshots of their own in the same store; the prefix keeps the two name spaces apart. Databases take
     # neither every character nor every length.
-    quoted = quote(isolation_key, safe="", errors="surrogatepass")
+    quoted = ":".join(
+        quote(name, safe="", errors="surrogatepass")
+        for name in ((target, isolation_key) if target else (isolation_key,))
+    )
     if len(quoted) > _LONGEST_NAME:
         return SessionKey(f"named-digest:{hashlib.sha256(quoted.encode()).hexdigest()}")
     return SessionKey(f"named:{quoted}")
@@ -53,25 +73,31 @@ class Sessions:
     That is inside one process. Of two processes that use the same session at once, the last one to commit is kept.
     """
 
-    def __init__(self, store: SessionStore, *, new_session: Callable[[], AgentSession]) -> None:
+    def __init__(self, store: SessionStore) -> None:
         self._store = store
-        self._new_session = new_session
         self._locks: dict[tuple[Partition, SessionKey], tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
-    async def use(self, partition: Partition, isolation_key: str) -> AsyncGenerator[SessionLease, None]:
-        """Lend the session named `isolation_key` to one run; a new one if it is unknown."""
-        key = named_key(isolation_key)
+    async def use(
+        self,
+        partition: Partition,
+        isolation_key: str,
+        *,
+        new_session: Callable[[], AgentSession] = AgentSession,
+        target: str = "",
+    ) -> AsyncGenerator[SessionLease, None]:
+        """Lend the session named `isolation_key` to one run of the `target`; a new one if it is unknown."""
+        key = named_key(isolation_key, target=target)
         async with self._lock(partition, key):
             session = await self._store.get(partition, key)
-            lease = SessionLease(self._new_session() if session is None else session)
+            lease = SessionLease(new_session() if session is None else session)
             yield lease
             if lease.is_committed:
                 await self._store.put(partition, key, lease.session)
 
-    async def reset(self, partition: Partition, isolation_key: str) -> bool:
+    async def reset(self, partition: Partition, isolation_key: str, *, target: str = "") -> bool:
         """Forget the session named `isolation_key`, after a run that uses it has ended; `False` if there was none."""
-        key = named_key(isolation_key)
+        key = named_key(isolation_key, target=target)
         # Without the lock a run that started before the reset would save the old conversation again after it.
         async with self._lock(partition, key):
             return await self._store.delete(partition, key)

@@ -19,7 +19,8 @@ class EchoChannel:
         self.contexts.append(context)
 
         async def echo(command: ChannelCommandContext) -> str:
-            return f"{command.context.target.name}: {command.arguments}"
+            name = ", ".join(served.name for served in command.context.targets)
+            return f"{name}: {command.arguments}"
 
         return ChannelContribution(commands=[ChannelCommand("echo", "Say it again.", echo)])
 

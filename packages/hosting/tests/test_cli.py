@@ -292,7 +292,7 @@ def test_serve_answers_at_the_given_path_and_logs_what_it_serves(
 
     assert answer.text == "hello"
     assert process.wait(timeout=60) == 0
-    assert "target='parrot'" in log
+    assert "targets={'parrot': 'agent'}" in log
     assert "channels={'responses': '/ask'}" in log
     assert f"bind='{url.removeprefix('http://')}'" in log
 

@@ -20,17 +20,18 @@ from agent_framework_hosting.runs.memory import MemoryRunEngine, MemoryRunLog
 from agent_framework_hosting.sessions import Sessions
 from agent_framework_hosting.stores.memory import MemorySessionStore
 from agent_framework_hosting.targets.agent import AgentTarget
+from agent_framework_hosting.targets.served import ServedTarget, ServedTargets
 from agent_framework_hosting.testing.agents import AgentStep, ScriptedAgent
 
 
 def new_context(agent: ScriptedAgent) -> ChannelContext:
     store = MemorySessionStore()
     log = MemoryRunLog()
-    target = AgentTarget(agent)
+    targets = ServedTargets([ServedTarget("", AgentTarget(agent))])
     return ChannelContext(
-        target=target,
+        targets=targets,
         session_store=store,
-        sessions=Sessions(store, new_session=target.new_session),
+        sessions=Sessions(store),
         engine=MemoryRunEngine(),
         run_log=log,
         durable_log=log,

@@ -643,7 +643,7 @@ async def test_the_start_is_logged_with_target_and_channels(caplog: pytest.LogCa
 
     [record] = [record for record in caplog.records if record.getMessage() == "The host has started"]
     values = record.__dict__
-    assert (values["target"], values["target_kind"]) == ("parrot", "agent")
+    assert values["targets"] == {"parrot": "agent"}
     assert values["channels"] == {"ask": "/ask", "root": "/"}
     assert values["state"] == "memory"
 

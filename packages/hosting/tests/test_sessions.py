@@ -14,7 +14,7 @@ BOB = IsolationKeys("bob").partition
 
 
 def new_sessions() -> Sessions:
-    return Sessions(MemorySessionStore(), new_session=AgentSession)
+    return Sessions(MemorySessionStore())
 
 
 async def turn(sessions: Sessions, name: str, word: str, *, partition: Partition = SHARED) -> list[str]:
@@ -133,7 +133,7 @@ async def test_locks_of_sessions_nobody_uses_are_dropped() -> None:
 
 async def test_a_named_session_survives_a_restart_and_so_does_its_reset(database: Database) -> None:
     def restarted() -> Sessions:
-        return Sessions(SqlSessionStore(database), new_session=AgentSession)
+        return Sessions(SqlSessionStore(database))
 
     await turn(restarted(), "chat", "one")
     before = await turn(restarted(), "chat", "two")
@@ -145,7 +145,7 @@ async def test_a_named_session_survives_a_restart_and_so_does_its_reset(database
 
 
 async def test_processes_take_turns_with_a_named_session(database: Database) -> None:
-    one, two = (Sessions(SqlSessionStore(database), new_session=AgentSession) for _ in range(2))
+    one, two = (Sessions(SqlSessionStore(database)) for _ in range(2))
 
     for number in range(3):
         await turn(one, "chat", f"one {number}")
@@ -158,7 +158,7 @@ async def test_processes_take_turns_with_a_named_session(database: Database) -> 
     "name", ["", "a b", "a\x00b", "\ud83d", "/", "👩\u200d👧", "x" * 100_000, "%00"], ids=lambda name: ascii(name)[:20]
 )
 async def test_a_session_may_have_any_name(database: Database, name: str) -> None:
-    sessions = Sessions(SqlSessionStore(database), new_session=AgentSession)
+    sessions = Sessions(SqlSessionStore(database))
     await turn(sessions, name, "one")
 
     assert await turn(sessions, name + "x", "other") == []

@@ -118,6 +118,22 @@ def model_not_found(model: str) -> RequestError:
     return RequestError(f"The requested model '{_shown(model)}' does not exist.", param="model", code="model_not_found")
 
 
+def model_gone(model: str) -> RequestError:
+    """Refuse to go on with a model that is not served any more; another one can be told what was said."""
+    was = f"The model '{_shown(model)}'" if model else "The model"
+    return RequestError(
+        f"{was} that gave the last response is not served any more: name another one in 'model'.",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def asked_by_another_model(model: str) -> RequestError:
+    """Refuse an answer to what one model has asked that is sent to another one."""
+    by = f"'{_shown(model)}'" if model else "a model that is not served any more"
+    return RequestError(f"This was asked by {by}, which alone can be answered.", param="model")
+
+
 def model_object_not_found(model: str) -> RequestError:
     """Answer `GET /models/{id}` for an unknown id. Source: contract §7."""
     return RequestError(

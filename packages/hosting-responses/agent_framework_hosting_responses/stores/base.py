@@ -84,7 +84,8 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
     `body`; both as stored items (contract §1.5). What was before them is the `Context` of the store. `approvals` maps the
     ids of the approval requests in the output to what the target needs for the answer; `call_ids` maps `call_id`s of
     the output that had to be made up for the wire to the target's own. `has_session` says that the agent session after
-    this response is stored under its id. `created_at` is in Unix seconds. `owner` names the process that runs it.
+    this response is stored under its id. `created_at` is in Unix seconds. `owner` names the process that runs it, `target`
+    is the `ServedTarget.key` of what it is a run of.
 
     The context of a response in a conversation are the items of the conversation below `conversation_position`.
     `idempotency_key` is the caller's, `request_hash` tells its requests apart. `request` is what another process needs to
@@ -97,6 +98,7 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     attempt: int = 0
     owner: str = ""
+    target: str = ""
     is_background: bool = False
     is_streamed: bool = False
     is_stored: bool = True

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
+from agent_framework import AgentSession
 
 from agent_framework_hosting.errors import StoreError, StoreUnavailable
 from agent_framework_hosting.isolation import Partition
@@ -139,6 +140,15 @@ def _sweep(connection: sa.Connection, names: Collection[tuple[str, str]]) -> Non
         # Again where branches meet that have gone together: each kept it for the other.
         names = {(row.partition, row.previous_response_id) for row in gone if row.previous_response_id is not None}
         names -= {(row.partition, row.id) for row in gone}
+
+
+async def erase_stored_checkpoint(database: Database, partition: Partition, session: AgentSession) -> None:
+    """Erase the checkpoint in the database that `session` continues from, whichever workflow's, if it has one there.
+
+    Raises:
+        StoreUnavailable: it could not be erased; erasing again may work.
+    """
+    await erase_checkpoint(SqlCheckpoints(database), partition, session)
 
 
 def erasing_checkpoints(database: Database) -> Callable[[Sequence[RunKey]], Awaitable[None]]:

@@ -35,6 +35,8 @@ responses = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False),
     # The process that runs it; of no meaning once the status is terminal.
     sa.Column("owner", sa.Text, nullable=False),
+    # What it is a run of: its name among the targets of the host, empty if there was but one.
+    sa.Column("target", sa.Text, nullable=False),
     # Unix seconds; the latter of the last write.
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("stored_at", sa.Float, nullable=False),

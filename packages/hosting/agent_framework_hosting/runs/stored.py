@@ -26,13 +26,14 @@ class StoredRun:
     """A run in the database, and nothing that a user or a model has said in it.
 
     `owner` names the process that is responsible for it, `changed_at` is when it got its status; times are Unix seconds.
-    `error` is what its caller was told of a failure.
+    `target` is the name of what runs, empty if the host had but one. `error` is what its caller was told of a failure.
     """
 
     key: RunKey
     status: RunStatus
     attempt: int
     owner: str
+    target: str = ""
     is_background: bool
     created_at: float
     changed_at: float
