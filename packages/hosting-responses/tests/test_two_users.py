@@ -7,39 +7,26 @@ them the choices are the same in every run, and a failing one is shown as it was
 
 from __future__ import annotations
 
-import asyncio
-import os
-import re
 import sys
-from collections.abc import Coroutine, Generator
-from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import pytest
 import stored
 import wire
 from agent_framework import Agent
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from states import State
-from witness import Answer, LocalClient, Witness, local
+from witness import Witness
+from worlds import MARKER, World, play, world_of
 
-from agent_framework_hosting import ISOLATION_HEADER_USER, AgentFrameworkHost
+from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.testing.agents import Gate
 from agent_framework_hosting_responses import ResponsesChannel
 
-ResultT = TypeVar("ResultT")
-
-STEPS = int(os.environ.get("AFHOST_TEST_STEPS", "50"))
-EXAMPLES = int(os.environ.get("AFHOST_TEST_EXAMPLES", "8"))
-IS_FIXED = "AFHOST_TEST_EXAMPLES" not in os.environ
-
-NAMES = ("ada", "bob", "nobody")
-MARKER = re.compile(rb"(ada|bob|nobody)-[0-9]+~")
 KEYS = ("key 1", "key 2")
-SECONDS = 60.0
 MOST_RUNNING = 5
 """At once: fewer than a host executes, for one more would wait until another ends."""
 
@@ -84,69 +71,15 @@ class Response:
         return []
 
 
-class World:
-    """One host for all examples, each of which has users of its own; it may be restarted."""
-
-    def __init__(self, state: State, runner: asyncio.Runner) -> None:
-        self.state = state
-        self.witness = Witness()
-        self.examples = 0
-        self.run_in = runner
-        self._stack = AsyncExitStack()
-        self._client: LocalClient | None = None
-
-    def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        return self.run_in.run(asyncio.wait_for(work, SECONDS))
-
-    async def start(self) -> None:
-        host = AgentFrameworkHost(
-            Agent(client=self.witness),
-            channels=[ResponsesChannel()],
-            trust_isolation_headers=True,
-            shutdown_grace=0,
-            **self.state.options,
-        )
-        self._client = await self._stack.enter_async_context(local(host))
-
-    async def stop(self) -> None:
-        await self._stack.aclose()
-
-    def ask(self, user: str, method: str, path: str, body: object = None, *, key: str | None = None) -> Answer:
-        """Send a request of a user's, and hold the answer against what it must never contain."""
-        assert self._client is not None
-        headers = {} if user.startswith("nobody") else {ISOLATION_HEADER_USER: user}
-        if key is not None:
-            headers["idempotency-key"] = key
-        answer = self.run(self._client(method, path, body, headers=headers))
-        strangers = {found.group() for found in MARKER.finditer(answer.content)} - {f"{user}~".encode()}
-        assert not strangers, (user, method, path, body, answer)
-        if answer.headers.get("content-type") == "application/json":
-            wire.check_answer(answer.status, answer.json(), path=path.partition("?")[0])
-        return answer
-
-    def texts(self, user: str, path: str, *, limit: int = 100) -> list[tuple[str, str]]:
-        """Return id and text of all items of a list, oldest first, read page by page."""
-        found: list[tuple[str, str]] = []
-        after = ""
-        while True:
-            answer = self.ask(user, "GET", f"{path}?order=asc&limit={limit}{after}")
-            assert answer.status == 200, answer
-            page = answer.json()
-            found += [(item["id"], item["content"][0]["text"]) for item in page["data"]]
-            if not page["has_more"]:
-                return found
-            after = f"&after={page['last_id']}"
-
-
 class Users(RuleBasedStateMachine):
     """The operations. `pick` numbers are taken modulo what there is."""
 
     world: World
+    witness: Witness
 
     def __init__(self) -> None:
         super().__init__()
-        self.world.examples += 1
-        self.users = [f"{name}-{self.world.examples}" for name in NAMES]
+        self.users = self.world.new_users()
         self.serial = 0
         self.responses: list[Response] = []
         self.running: list[Response] = []
@@ -165,6 +98,19 @@ class Users(RuleBasedStateMachine):
     def new_text(self, user: str) -> str:
         self.serial += 1
         return f"{user}~{self.serial}."
+
+    def texts(self, user: str, path: str, *, limit: int = 100) -> list[tuple[str, str]]:
+        """Return id and text of all items of a list, oldest first, read page by page."""
+        found: list[tuple[str, str]] = []
+        after = ""
+        while True:
+            answer = self.world.ask(user, "GET", f"{path}?order=asc&limit={limit}{after}")
+            assert answer.status == 200, answer
+            page = answer.json()
+            found += [(item["id"], item["content"][0]["text"]) for item in page["data"]]
+            if not page["has_more"]:
+                return found
+            after = f"&after={page['last_id']}"
 
     def new_turn(self, user: str, after: str, pick: int, count: int) -> tuple[Response, dict[str, Any]]:
         """Return a response as it will be, without an id, and the request for it."""
@@ -197,7 +143,7 @@ class Users(RuleBasedStateMachine):
 
     def check_items(self, conversation: Conversation, new: list[str] | None = None, *, limit: int = 100) -> None:
         """Compare the items, of which those with the texts `new` have just come."""
-        found = self.world.texts(conversation.user, f"/v1/conversations/{conversation.id}/items", limit=limit)
+        found = self.texts(conversation.user, f"/v1/conversations/{conversation.id}/items", limit=limit)
         assert [text for _, text in found] == [*(item.text for item in conversation.items), *(new or ())]
         assert [name for name, _ in found][: len(conversation.items)] == [item.id for item in conversation.items]
         conversation.items += [Item(*pair) for pair in found[len(conversation.items) :]]
@@ -219,11 +165,11 @@ class Users(RuleBasedStateMachine):
             key = None
         body |= {} if mode == "one-shot" else {mode: True}
         turn.is_background = mode == "background"
-        asked = len(self.world.witness.asked)
+        asked = len(self.witness.asked)
         answer = self.world.ask(user, "POST", "/v1/responses", body, key=key)
         used = [response for response in self.responses if key and (response.user, response.key) == (user, key)]
         if used or (turn.conversation is not None and turn.conversation.is_locked):
-            assert (answer.status, len(self.world.witness.asked)) == (400, asked), answer
+            assert (answer.status, len(self.witness.asked)) == (400, asked), answer
             code = answer.json()["error"]["code"]
             assert code == ("idempotency_key_reused" if used else "conversation_locked")
             return
@@ -238,7 +184,7 @@ class Users(RuleBasedStateMachine):
         if mode == "background":
             self.world.ask(user, "GET", f"/v1/responses/{turn.id}?stream=true")
         self.responses.append(turn)
-        assert self.world.witness.seen[turn.input[-1]] == turn.seen
+        assert self.witness.seen[turn.input[-1]] == turn.seen
         self.finish(turn, [f"answer to {turn.input[-1]}"])
         if mode == "one-shot":
             assert turn.body == answer.content
@@ -251,11 +197,11 @@ class Users(RuleBasedStateMachine):
         turn, body = self.new_turn(self.users[who], after, pick, 1)
         if len(self.running) == MOST_RUNNING or (turn.conversation is not None and turn.conversation.is_locked):
             return
-        gate = self.world.witness.gates[turn.input[0]] = Gate()
+        gate = self.witness.gates[turn.input[0]] = Gate()
         answer = self.world.ask(turn.user, "POST", "/v1/responses", {**body, "background": True})
         turn.id, turn.is_background = answer.json()["id"], True
         self.world.run(_reached(gate))
-        assert self.world.witness.seen[turn.input[0]] == turn.seen
+        assert self.witness.seen[turn.input[0]] == turn.seen
         if turn.conversation is not None:
             turn.conversation.is_locked = True
         self.responses.append(turn)
@@ -273,7 +219,7 @@ class Users(RuleBasedStateMachine):
         if is_cancelled:
             assert self.world.ask(turn.user, "POST", f"{path}/cancel").json()["status"] == "cancelled"
         else:
-            self.world.witness.gates[turn.input[0]].open()
+            self.witness.gates[turn.input[0]].open()
             self.world.ask(turn.user, "GET", f"{path}?stream=true")
         self.finish(turn, [] if is_cancelled else [f"answer to {turn.input[0]}"])
 
@@ -282,8 +228,7 @@ class Users(RuleBasedStateMachine):
     def restart(self, chance: int) -> None:
         if chance:  # it takes as long as ten other steps
             return
-        self.world.run(self.world.stop())
-        self.world.run(self.world.start())
+        self.world.restart()
         interrupted, self.running = self.running, []
         for turn in interrupted:
             self.finish(turn, [])
@@ -376,7 +321,7 @@ class Users(RuleBasedStateMachine):
             (200, True) if response.is_background else (400, False)
         )
         expected = [*response.context(), *response.input]
-        found = self.world.texts(user, f"{path}/input_items", limit=max(limit, len(expected) // 5))
+        found = self.texts(user, f"{path}/input_items", limit=max(limit, len(expected) // 5))
         assert [text for _, text in found] == expected
 
     @rule(who=st.integers(0, 2), pick=st.integers(0, 999))
@@ -407,11 +352,11 @@ class Users(RuleBasedStateMachine):
             "item": items[which % len(items)],
             "own": own[which % len(own)].id if own else "",
         }
-        asked = len(self.world.witness.asked)
+        asked = len(self.witness.asked)
         for request in OPERATIONS[first::3]:
             if own or "{own}" not in str(request):
                 self.try_both(user, request, names)
-        assert len(self.world.witness.asked) == asked
+        assert len(self.witness.asked) == asked
         self.check_untouched(names["id"])
 
     def try_both(self, user: str, request: tuple[str, str, Any], names: dict[str, str]) -> None:
@@ -500,33 +445,15 @@ async def _reached(gate: Gate) -> None:
     await gate.reached.wait()
 
 
-@contextmanager
-def world_of(state: State) -> Generator[World, None, None]:
-    with asyncio.Runner() as runner:
-        world = World(state, runner)
-        world.run(world.start())
-        try:
-            yield world
-        finally:
-            world.run(world.stop())
+def witnessed(witness: Witness, **options: Any) -> AgentFrameworkHost:
+    return AgentFrameworkHost(Agent(client=witness), channels=[ResponsesChannel()], **options)
 
 
 @pytest.mark.behaviour("E1", "E2", "E5", "D5", "A2", "A9")
 @pytest.mark.timeout(3600)
 def test_whatever_users_do_over_http_nobody_meets_what_is_not_theirs(state: State) -> None:
-    checks = settings(
-        max_examples=EXAMPLES,
-        stateful_step_count=STEPS,
-        deadline=None,
-        derandomize=IS_FIXED,
-        database=None,
-        print_blob=True,
-        report_multiple_bugs=False,
-        phases=[Phase.generate] if IS_FIXED else [Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-    with world_of(state) as world:
-        run_state_machine_as_test(type("UsersOfOneHost", (Users,), {"world": world}), settings=checks)
+    witness = Witness()
+    with world_of(state, partial(witnessed, witness)) as world:
+        play(type("Users", (Users,), {"witness": witness}), world, steps=50, examples=8)
 
-    assert world.examples >= EXAMPLES
     assert [path for path, content in stored.files(state) if MARKER.search(content)] == []
