@@ -11,7 +11,17 @@ from typing import Any, Never, get_args
 
 import live
 import pytest
-from agent_framework import Executor, Workflow, WorkflowBuilder, WorkflowContext, handler
+from agent_framework import (
+    Agent,
+    Content,
+    Executor,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowContext,
+    handler,
+    response_handler,
+    tool,
+)
 from openai.types.responses import ResponseStreamEvent
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
@@ -24,7 +34,7 @@ from agent_framework_hosting.runs import procrastinate
 from agent_framework_hosting.sql.presence import BEAT, LEASE
 from agent_framework_hosting.sql.schema import installed_parts
 from agent_framework_hosting.sql.space import RESERVE
-from agent_framework_hosting.testing.agents import ScriptedAgent
+from agent_framework_hosting.testing.agents import ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import (
     Conversations,
     ConversationsService,
@@ -64,6 +74,36 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|tmp|root|home|Users)/")
 def documented(text: str) -> set[str]:
     """Words between backticks, dotted and dashed ones whole."""
     return {word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"[\w./:{}*-]+", code)}
+
+
+def mailer() -> Agent[Any]:
+    @tool(approval_mode="always_require")
+    def send_mail(to: str) -> str:
+        """Send a mail."""
+        return f"sent to {to}"
+
+    mail = Content.from_function_call("call_1", "send_mail", arguments='{"to": "bob"}')
+    return Agent(client=ScriptedChatClient([mail], ["The mail is on its way."]), tools=[send_mail])
+
+
+@dataclasses.dataclass
+class Refund:
+    order: str
+    amount: int
+
+
+class Clerk(Executor):
+    @handler
+    async def ask(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
+        await ctx.request_info(Refund(message.rpartition(" ")[2], 20), bool)
+
+    @response_handler
+    async def decide(self, asked: Refund, is_approved: bool, ctx: WorkflowContext[Any, str]) -> None:
+        await ctx.yield_output(f"{asked.order} approved: {is_approved}")
+
+
+def build_refunds() -> Workflow:
+    return WorkflowBuilder(start_executor=Clerk(id="clerk"), name="refunds").build()
 
 
 def name_of(page: Path) -> str:
@@ -294,7 +334,8 @@ def test_the_code_of_the_documentation_runs(
     if runs not in {"agent", "workflow"}:
         return  # needs a server or a key: compiling is what can be done; tests/test_samples.py runs the README's call
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"agent": ScriptedAgent(["Hello"]), "build_workflow": build_workflow}
+    agents = {name: ScriptedAgent(["Hello"], name=name) for name in ("agent", "writer", "editor")}
+    names: dict[str, Any] = {**agents, "build_workflow": build_workflow}
 
     exec(compiled, names)
 
@@ -344,6 +385,25 @@ async def test_the_function_on_the_page_about_tenants_keeps_them_apart() -> None
 
     assert statuses == [200, 404, 401]
     assert refusal.json()["error"]["message"] == "Incorrect API key provided."
+
+
+@pytest.mark.parametrize("asker", ["mailer", "refunds"])
+async def test_what_the_frameworks_own_client_does_is_as_documented(
+    asker: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    page = (ROOT / "docs" / "how-to.md").read_text(encoding="utf-8").partition("\n## Use it from Agent Framework\n")[2]
+    code = next(found["code"] for found in BLOCK.finditer(page) if f'model="{asker}"' in found["code"])
+    host = AgentFrameworkHost(mailer() if asker == "mailer" else build_refunds, channels=[ResponsesChannel()])
+
+    async with live.serve(host.app) as served:
+        names: dict[str, Any] = {}
+        exec(code.replace("http://127.0.0.1:8000", served.base_url).replace("asyncio.run(main())", ""), names)
+        await names["main"]()
+        await names["client"].client.close()
+
+    told = [line for line in code.splitlines() if line.startswith("# ")]
+    assert [f"# {line}" for line in capsys.readouterr().out.splitlines()] == told != []
 
 
 def test_enough_of_the_code_is_run() -> None:
