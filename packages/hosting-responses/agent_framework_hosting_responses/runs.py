@@ -388,21 +388,21 @@ class ResponseRuns:
 
     async def _advance(self, turn: Turn, attempt: Attempt) -> None:
         """Run the turn to its terminal state."""
-        _require_right(turn, attempt)
+        turn.require_right(attempt)
         if turn.encoder.is_terminal:  # revived to be ended
             await _uninterrupted(self._finish(turn, attempt))
             return
         if turn.record.is_background:
             turn.untold += turn.encoder.start()
             await self._save(turn, attempt, RunStatus.IN_PROGRESS)
-            await _tell(turn, attempt)
+            await turn.tell(attempt)
         try:
             async with asyncio.timeout(self._run_timeout) as limit:
                 await self._stream(turn, attempt)
         except (LeaseLost, StaleWrite):
             raise
         except (Exception, asyncio.CancelledError) as error:
-            _require_right(turn, attempt)
+            turn.require_right(attempt)
             _note_cancellation(turn)
             if _is_cancelled() and turn.engine.is_draining and self._revival.may_repeat(turn.record):
                 # Whoever executes the run next goes on from what is told by now.
@@ -429,14 +429,14 @@ class ResponseRuns:
         ) as stream:
             yielded_at = time.perf_counter()
             async for update in stream:
-                _require_right(turn, attempt)
+                turn.require_right(attempt)
                 events = () if waits_for_hook else encoder.feed(update)
                 if events:
                     await log.append(attempt, events)
                 if time.perf_counter() - yielded_at > _LONGEST_HOLD:
                     await asyncio.sleep(0)
                     yielded_at = time.perf_counter()
-            _require_right(turn, attempt)
+            turn.require_right(attempt)
             if _is_cancelled():
                 # The agent was told to stop before it had finished; that it finished instead changes nothing.
                 raise asyncio.CancelledError
@@ -444,14 +444,14 @@ class ResponseRuns:
                 await self._hook(self._response_hook, turn, stream.result(), replaces=waits_for_hook)
             await self._keep_session(turn, stream)
         # Last: a session that cannot be stored, named ones included, fails the run instead of leaving it open.
-        _require_right(turn, attempt)
+        turn.require_right(attempt)
         turn.untold += encoder.complete()
 
     def _hosted(self, turn: Turn, attempt: Attempt) -> HostedRun:
         """Return what the target learns of the run, so that another process can go on with it."""
 
         async def settle() -> object:
-            _require_right(turn, attempt)
+            turn.require_right(attempt)
             await turn.log.append(attempt, ())
             return to_builtins(turn.encoder.memo)
 
@@ -481,7 +481,7 @@ class ResponseRuns:
 
     async def _finish(self, turn: Turn, attempt: Attempt) -> None:
         async with turn.ending:
-            _require_right(turn, attempt)
+            turn.require_right(attempt)
             await self._write_end(turn, attempt)
 
     async def _write_end(self, turn: Turn, attempt: Attempt) -> None:
@@ -496,7 +496,7 @@ class ResponseRuns:
         if not has_succeeded:
             # Before the log is closed: whoever finds it open does this again.
             await self.forget(turn.record)
-        await _tell(turn, attempt, closes=True)
+        await turn.tell(attempt, closes=True)
         turn.is_told = True
         self._turns.pop(turn.key, None)
 
@@ -514,21 +514,8 @@ class ResponseRuns:
         )
         await turn.store.save(attempt, record)
         # Whoever has taken over meanwhile has put a later state here.
-        _require_right(turn, attempt)
+        turn.require_right(attempt)
         turn.record = record
-
-
-async def _tell(turn: Turn, attempt: Attempt, *, closes: bool = False) -> None:
-    """Append what the log does not have yet."""
-    # Taken out first: a log has them from here on, also if this is cancelled while it writes, and must not get them twice.
-    events, turn.untold = turn.untold, []
-    await turn.log.append(attempt, events, closes=closes)
-
-
-def _require_right(turn: Turn, attempt: Attempt) -> None:
-    """Raise `LeaseLost` when somebody else has ended the response, or will."""
-    if turn.attempt is not attempt:
-        raise LeaseLost("Another attempt has begun.")
 
 
 def _ending(turn: Turn, error: BaseException, *, is_over_time: bool) -> Sequence[LogEntry]:

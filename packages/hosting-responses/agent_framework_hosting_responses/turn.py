@@ -9,6 +9,7 @@ from typing import Any
 
 from agent_framework import AgentSession
 
+from agent_framework_hosting.errors import LeaseLost
 from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog
 from agent_framework_hosting.stores.base import SessionKey
@@ -80,3 +81,15 @@ class Turn:
     def only_owner(self) -> str:
         """The process that alone knows of the response; empty if it is stored."""
         return "" if self.record.is_stored else self.record.owner
+
+    def require_right(self, attempt: Attempt) -> None:
+        """Raise `LeaseLost` when somebody else has ended the response, or will."""
+        if self.attempt is not attempt:
+            raise LeaseLost("Another attempt has begun.")
+
+    async def tell(self, attempt: Attempt, *, closes: bool = False) -> None:
+        """Append what the log does not have yet."""
+        # Taken out first: a log has them from here on, also if this is cancelled while it writes, and must not get them
+        # twice.
+        events, self.untold = self.untold, []
+        await self.log.append(attempt, events, closes=closes)
