@@ -43,7 +43,7 @@ def converse(client: OpenAI, text: str | None, previous_id: str | None) -> None:
     while requests := asked_in(response):
         try:
             answers = [answer(request) for request in requests]
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             sys.exit(f"\nNot answered. Later: --previous-response-id {response.id}")
         response = client.responses.create(model="Cashier", input=[*answers], previous_response_id=response.id)
     print(response.output_text)
