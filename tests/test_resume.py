@@ -59,6 +59,8 @@ KILLS: dict[str, str | None] = {
 }
 ON_POSTGRES = ("inside 2 save checkpoint", "after 3 save checkpoint", "inside 4 save checkpoint", "after 1 put session")
 CASES = [("sqlite", kill) for kill in KILLS] + [("postgres", kill) for kill in ON_POSTGRES]
+FUNCTIONAL_KILLS = ("after 1 save", *(kill for kill in KILLS if "save checkpoint" in kill), "after 1 put session")
+FUNCTIONAL_CASES = [("sqlite", kill) for kill in FUNCTIONAL_KILLS] + [("postgres", "inside 3 save checkpoint")]
 
 
 @dataclass(frozen=True)
@@ -136,11 +138,11 @@ class Home:
 
     @contextmanager
     def serve(
-        self, servers: Nursery, name: str = "", *, ends: bool = False, **order: object
+        self, servers: Nursery, name: str = "", *, target: str = "steps", ends: bool = False, **order: object
     ) -> Generator[Server, None, None]:
         """Run a server until the block ends; one that `ends` by itself must do so in the block."""
         files = {"witness": self.witness, "go_on": self.go_on}
-        url = servers.start(name, target="steps", **files, **self.options, **order)
+        url = servers.start(name, target=target, **files, **self.options, **order)
         try:
             with httpx2.Client(base_url=url, timeout=SECONDS, trust_env=False, verify=False) as client:
                 yield Server(client)
@@ -220,6 +222,27 @@ def test_a_workflow_that_is_killed_goes_on_from_its_last_checkpoint(home: Home, 
         assert len(executed) <= 4
     else:
         assert executed == expected
+
+
+@pytest.mark.behaviour("F8", "D6")
+@pytest.mark.parametrize(("durable_state", "kill"), FUNCTIONAL_CASES, indirect=["durable_state"])
+def test_a_functional_workflow_that_is_killed_goes_on_after_its_last_step(
+    home: Home, servers: Nursery, kill: str
+) -> None:
+    with home.serve(servers, target="functional steps", ends=True) as server:
+        first = server.turn("one")
+        home.witness.write_text("")
+        server.die("two", first, at=kill)
+        servers.await_death()
+
+    with home.serve(servers, target="functional steps") as server:
+        second = second_of(server, first)
+        server.ended(second)
+        executed = home.executed
+        check(server, first, second)
+
+    # A checkpoint before the first step and one after each, as those of supersteps are.
+    assert executed == KILLS[kill]
 
 
 @pytest.mark.behaviour("F8", "D6")

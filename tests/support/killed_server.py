@@ -44,11 +44,15 @@ from agent_framework import (
     Content,
     Executor,
     FileHistoryProvider,
+    FunctionalWorkflowDefinition,
     Message,
+    RunContext,
     Workflow,
     WorkflowBuilder,
     WorkflowContext,
     handler,
+    step,
+    workflow,
 )
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -306,8 +310,45 @@ def _stepping(order: Mapping[str, Any]) -> Workflow:
     return WorkflowBuilder(start_executor=a).add_edge(a, b).add_edge(b, c).build()
 
 
-def _target(order: Mapping[str, Any]) -> Agent[Any] | Callable[[], Workflow]:
+# Not in a closure, which would be a part of the steps.
+_order: dict[str, Any] = {}
+
+
+def _executed(name: str, heard: list[str]) -> str:
+    with open(_order["witness"], "a") as witness:  # noqa: PTH123  it is appended to
+        witness.write(name)
+    return f"{name}: {'+'.join(heard)}"
+
+
+@step
+async def _first(heard: list[str]) -> str:
+    return _executed("a", heard)
+
+
+@step
+async def _second(heard: list[str]) -> list[str]:
+    return [_executed("b", heard), "in pieces"]
+
+
+@step
+async def _third(heard: list[str]) -> str:
+    return _executed("c", heard)
+
+
+@workflow
+async def _functional_steps(text: str, ctx: RunContext) -> list[str]:
+    """Say what the three steps say, which tell what was heard in the conversation."""
+    heard = [*ctx.get_state("heard", []), text]
+    said = [await _first(heard), *await _second(heard), await _third(heard)]
+    ctx.set_state("heard", heard)
+    return said
+
+
+def _target(order: Mapping[str, Any]) -> Agent[Any] | FunctionalWorkflowDefinition | Callable[[], Workflow]:
     match order["target"]:
+        case "functional steps":
+            _order.update(order)
+            return _functional_steps
         case "workflow":
             return _remembering
         case "steps":

@@ -11,10 +11,11 @@ a run puts out everything.
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import typing
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -40,7 +41,8 @@ from .turn import Turn
 REPLAY_METADATA_KEY: Final = "agent_framework_hosting.replay"
 """Where a checkpoint keeps what it takes to call the function again: `{"answers": {name: answer}, "asked": [name]}`.
 
-`answers` are all that were given since the message, `asked` what was asked before this turn and is still open."""
+`answers` are all that were given since the message, `asked` what was asked before this turn and is still open. The last
+checkpoint of a call has `"state"`, too: what `set_state` had kept at the end of the last step, from which a lost run goes on."""
 
 _MESSAGE: Final = "_original_message"
 _ANY_VERSION: Final = ""
@@ -58,13 +60,15 @@ class FunctionalTurn(Turn):
         self._still_asked: list[str] = []
         self._questions: dict[str, WorkflowEvent[Any]] = {}
         self._first_resume_point: dict[str, object] = {}
+        self._has_returned = False
+        self._state_after_step: dict[str, object] = {}
         # Steps may end at the same time, and each one stores a checkpoint in place of the last.
         self._saving = asyncio.Lock()
 
     async def begin(self) -> ResponseStream[WorkflowEvent[Any], Any]:
         """Call the function. See `Turn.begin`."""
         resumption = self._run.resumption
-        start = await self._new_start() if resumption is None else await self._resumed(resumption)
+        start = await self._new_start() if resumption is None else _before_return(await self._resumed(resumption))
         replayed = start.metadata[REPLAY_METADATA_KEY]
         self._all_answers, self._still_asked = replayed["answers"], replayed["asked"]
         self._asked.update(self._still_asked)
@@ -79,7 +83,9 @@ class FunctionalTurn(Turn):
         )
 
     def observe(self, event: WorkflowEvent[Any]) -> None:
-        """Note what the function has asked."""
+        """Note that the function has returned, and what it has asked."""
+        # Its events come then, and before it is called only these.
+        self._has_returned = self._has_returned or event.type not in {"started", "status"}
         if event.type == "request_info":
             self._questions[event.request_id] = event
 
@@ -93,13 +99,11 @@ class FunctionalTurn(Turn):
             return replace(last, checkpoint_id=uuid.uuid4().hex, metadata={REPLAY_METADATA_KEY: replayed})
         self._require_no_questions()
         message = _message_for(self._workflow, self._given)
-        # What begins with an underscore is the framework's, and of the call before.
         kept = {} if self._position is None else (await self._last()).state
-        state = {name: value for name, value in kept.items() if not name.startswith("_")}
         return WorkflowCheckpoint(
             workflow_name=self._workflow.name,
             graph_signature_hash=_ANY_VERSION,
-            state={**state, _MESSAGE: message},
+            state={**_users(kept), _MESSAGE: message},
             metadata={REPLAY_METADATA_KEY: {"answers": {}, "asked": []}},
         )
 
@@ -118,7 +122,12 @@ class FunctionalTurn(Turn):
             return
         async with self._saving:
             self._reached = 1 if self._reached is None else self._reached + 1
-            replayed = {"answers": self._all_answers, "asked": self._still_asked}
+            replayed: dict[str, object] = {"answers": self._all_answers, "asked": self._still_asked}
+            if self._has_returned:
+                replayed["state"] = self._state_after_step
+            elif self._run.settle is not None:
+                # A copy: the function may change what it keeps.
+                self._state_after_step = copy.deepcopy(_users(checkpoint.state))
             await self._held.save(
                 replace(
                     checkpoint,
@@ -167,6 +176,20 @@ class _ReplayedCheckpoints(ReadOnlyCheckpoints):
         """Store the checkpoint."""
         await self._save(checkpoint)
         return checkpoint.checkpoint_id
+
+
+def _users(state: Mapping[str, object]) -> dict[str, object]:
+    """Return what the function has kept: what begins with an underscore is the framework's, and of one call."""
+    return {name: value for name, value in state.items() if not name.startswith("_")}
+
+
+def _before_return(last: WorkflowCheckpoint) -> WorkflowCheckpoint:
+    """Return the checkpoint with the state that the function had before what is executed again."""
+    state = last.metadata[REPLAY_METADATA_KEY].get("state")
+    if state is None:
+        return last
+    frameworks = {name: value for name, value in last.state.items() if name.startswith("_")}
+    return replace(last, state={**frameworks, **state})
 
 
 def _message_for(workflow: FunctionalWorkflow, given: object) -> object:
