@@ -10,6 +10,7 @@ and is told what others have said.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,11 +18,12 @@ from functools import cached_property
 from agent_framework import AgentSession
 
 from agent_framework_hosting.branches import continue_session
+from agent_framework_hosting.errors import TargetError
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
 from agent_framework_hosting.sessions import target_of
 from agent_framework_hosting.stores.base import SessionKey, SessionStore
-from agent_framework_hosting.targets.base import Asking
+from agent_framework_hosting.targets.base import Asking, Question
 from agent_framework_hosting.targets.served import ServedTarget, ServedTargets
 
 from .answers import Waiting, answers_in, check_nothing_is_answered_again, id_answered_by, wire_names
@@ -45,6 +47,8 @@ from .stores.base import (
     ResponseStore,
 )
 from .stores.context import EMPTY, Context, response_session_key
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,12 +248,16 @@ class History:
         )
 
     async def _waiting(self, partition: Partition, response_ids: Iterable[str], target: ServedTarget) -> Waiting:
-        """Return what the target waits for, which goes on from the first of the responses that has a session of its own."""
+        """Return what the target waits for, which goes on from the first of the responses that has a session of its own.
+
+        Raises:
+            RequestError: what it waits for is gone.
+        """
         if isinstance(target.target, Asking):
             for response_id in response_ids:
                 session = await self._sessions.get(partition, response_session_key(response_id))
                 if session is not None and target_of(session) == target.key:
-                    asked = await target.target.questions(partition, session)
+                    asked = await _questions(target.target, partition, session, response_id)
                     return Waiting(response_id=response_id, questions=asked)
         return Waiting()
 
@@ -280,7 +288,7 @@ class History:
         other = None if session is None else self._targets.stored(target_of(session))
         if session is None or other is None or other is target or not isinstance(other.target, Asking):
             return
-        waiting = Waiting(questions=await other.target.questions(partition, session))
+        waiting = Waiting(questions=await _questions(other.target, partition, session, response_id))
         if answered & wire_names(waiting, context).keys():
             raise errors.asked_by_another_model(other.name)
 
@@ -316,6 +324,16 @@ class _Own:
 
 def _with_sessions(context: Context) -> Iterator[str]:
     return (node.response_id for node in context.nodes() if node.has_session and node.response_id is not None)
+
+
+async def _questions(
+    target: Asking, partition: Partition, session: AgentSession, response_id: str
+) -> Mapping[str, Question]:
+    try:
+        return await target.questions(partition, session)
+    except TargetError as error:
+        logger.warning("What a response waits for cannot be read any more", exc_info=error)
+        raise errors.question_gone(response_id) from error
 
 
 def _settled(own: _Own, context: Context, waiting: Waiting, partition: Partition) -> tuple[QuestionKey, ...]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import live
@@ -36,6 +37,11 @@ from pydantic import BaseModel
 from states import State, here
 
 from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting.checkpoints import Checkpoints, FileCheckpoints, MemoryCheckpoints
+from agent_framework_hosting.isolation import SHARED
+from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
+from agent_framework_hosting.sql.database import Database
+from agent_framework_hosting.targets.workflow import WorkflowTarget
 from agent_framework_hosting_responses import ResponsesChannel
 
 SECONDS = 60.0
@@ -431,6 +437,60 @@ async def test_an_answer_whose_process_stops_is_heard_by_the_next_one_and_counts
     assert "already been answered" in again
     assert (done.status, done.output_text, calls_of(done)) == ("completed", "'this'", [])
     assert after.output_text == "'this'|2"
+
+
+@pytest.mark.behaviour("F3")
+@pytest.mark.parametrize("kind", ["memory", "files"])
+async def test_a_response_whose_checkpoint_is_gone_cannot_be_answered_and_says_so(kind: str, tmp_path: Path) -> None:
+    await check_what_is_gone(MemoryCheckpoints() if kind == "memory" else FileCheckpoints(tmp_path))
+
+
+@pytest.mark.behaviour("F3")
+async def test_nor_can_one_whose_checkpoint_is_gone_from_a_database(database: Database) -> None:
+    await check_what_is_gone(SqlCheckpoints(database))
+
+
+async def check_what_is_gone(checkpoints: Checkpoints) -> None:
+    """Have checkpoints erased at which a workflow waits, and answer."""
+    async with live.serve(host_of(WorkflowTarget(asking, checkpoints=checkpoints)).app) as served:
+        responses = served.client.responses
+        before = await responses.create(model="m", input="hello")
+        asked = await responses.create(model="m", input="str", previous_response_id=before.id)
+        conversation = await served.client.conversations.create()
+        there = await responses.create(model="m", input="str", conversation=conversation.id)
+        for response in (asked, there):
+            chain = checkpoints.chain(SHARED, response.id)
+            for checkpoint_id in await chain.list_checkpoint_ids(workflow_name=response.id):
+                await chain.delete(checkpoint_id)
+        given: Any = {"input": [answer(calls_of(asked)[0], "x")], "previous_response_id": asked.id}
+        messages = [
+            await refusal(responses.create, **given),
+            await refusal(responses.create, **given, stream=True),
+            await refusal(responses.create, input="hello", previous_response_id=asked.id),
+            await refusal(responses.create, input=[answer(calls_of(there)[0], "x")], conversation=conversation.id),
+        ]
+        after = await responses.create(model="m", input="again", previous_response_id=before.id)
+
+    assert all("is gone" in message for message in messages)
+    assert after.output_text == "[again]"
+
+
+@pytest.mark.behaviour("F3")
+async def test_a_workflow_asks_more_often_than_a_run_may_have_supersteps() -> None:
+    def impatient() -> Workflow:
+        return WorkflowBuilder(start_executor=Clerk(), name="clerk", max_iterations=4).build()
+
+    async with hosted(impatient) as responses:
+        response = await responses.create(model="m", input="confirm")
+        for _ in range(6):
+            given = [answer(calls_of(response)[0], "not yet")]
+            response = await responses.create(model="m", input=given, previous_response_id=response.id)
+        done = await responses.create(
+            model="m", input=[answer(calls_of(response)[0], "yes")], previous_response_id=response.id
+        )
+
+    assert done.output_text.count("not yet") == 6
+    assert done.output_text.endswith("'yes'")
 
 
 async def ended(responses: Any, response: Any) -> Any:

@@ -325,4 +325,5 @@ def test_a_request_error_is_an_exception_with_its_message() -> None:
 def test_answers_to_approvals_that_are_unknown_or_answered_are_about_the_input() -> None:
     assert errors.approval_request_not_found("mcpr_1").param == "input"
     assert errors.approval_answered_already("mcpr_1").param == "input"
+    assert errors.question_gone("resp_1").param == "input"
     assert errors.previous_response_running("resp_1").param == "previous_response_id"

@@ -223,6 +223,15 @@ def response_answered_already(response_id: str) -> RequestError:
     return RequestError(f"What the response '{_shown(response_id)}' asks has already been answered.", param="input")
 
 
+def question_gone(response_id: str) -> RequestError:
+    """Refuse to go on from a response that waits for an answer, when the state that it waits in was erased."""
+    return RequestError(
+        f"The response '{_shown(response_id)}' waits for an answer that it cannot take any more: the state of its workflow "
+        "is gone. Continue an earlier response, or begin anew.",
+        param="input",
+    )
+
+
 def answers_only() -> RequestError:
     """Refuse messages while a workflow waits for answers: nobody would read them."""
     return RequestError(

@@ -59,6 +59,18 @@ class HeldCheckpoints(ReadOnlyCheckpoints):
         return held
 
 
+class _FirstCheckpoints(ReadOnlyCheckpoints):
+    """Checkpoints to begin a turn with: the supersteps of the turns before do not count for its limit.
+
+    The framework starts to count anew for a message. It takes an answer for a part of the run that has asked, and a
+    workflow that asks again and again would come to its `max_iterations` in the end, and stay there.
+    """
+
+    async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
+        """Return a copy of the checkpoint, as if nothing had been executed before it."""
+        return replace(await super().load(checkpoint_id), iteration_count=0)
+
+
 class Turn(ABC):
     """What the turns of all kinds of workflows have in common."""
 
@@ -227,7 +239,7 @@ class GraphTurn(Turn):
         events = self._workflow.run(
             stream=True,
             checkpoint_id=self._position.checkpoint_id,
-            checkpoint_storage=ReadOnlyCheckpoints(self._earlier),
+            checkpoint_storage=_FirstCheckpoints(self._earlier),
         )
         try:
             async for _ in events:
