@@ -54,6 +54,7 @@ from agent_framework import (
     step,
     workflow,
 )
+from askers import approving, asking
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -361,6 +362,10 @@ def _target(order: Mapping[str, Any]) -> Agent[Any] | FunctionalWorkflowDefiniti
             )
         case "held":
             return Agent(client=Held(order), name="told")
+        case "asking":
+            return functools.partial(asking, order)
+        case "approving":
+            return approving(order)
         case "storyteller":
             return storyteller(Path(order["journal"]))
         case _:
