@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -16,6 +17,7 @@ from agent_framework import (
     Agent,
     AgentExecutor,
     AgentResponse,
+    AgentResponseUpdate,
     AgentSession,
     Content,
     Executor,
@@ -31,11 +33,12 @@ from agent_framework import (
 )
 from agent_framework.exceptions import ChatClientException
 from agent_framework.openai import OpenAIChatClient
+from agent_framework_orchestrations import HandoffAgentUserRequest, HandoffBuilder, SequentialBuilder
 from pydantic import BaseModel
 from states import State, here
 
 from agent_framework_hosting import AgentFrameworkHost, ChannelRequest
-from agent_framework_hosting.testing.agents import Gate, ScriptedChatClient
+from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 
 SECONDS = 60.0
@@ -43,9 +46,9 @@ SECONDS = 60.0
 STREAMED = pytest.mark.parametrize("is_streamed", [False, True], ids=["one-shot", "streamed"])
 
 
-def remote_agent(served: live.LiveHost, **options: Any) -> Agent[Any]:
+def remote_agent(served: live.LiveHost, model: str = "remote", **options: Any) -> Agent[Any]:
     """Return what the caller's program has. Its HTTP client holds each answer against the wire schema."""
-    return Agent(client=OpenAIChatClient(model="m", async_client=served.client), name="remote", **options)
+    return Agent(client=OpenAIChatClient(model=model, async_client=served.client), name=model, **options)
 
 
 @asynccontextmanager
@@ -213,6 +216,42 @@ async def test_a_stream_that_was_left_is_read_again_from_the_host() -> None:
     assert answer.text == "half done"
 
 
+async def test_a_background_run_calls_the_callers_tools_in_between() -> None:
+    @tool(approval_mode="never_require")
+    def local_add(a: int, b: int) -> int:
+        """Add."""
+        return a + b
+
+    model = ScriptedChatClient([call("c1", "local_add", a=1, b=2)], ["it is 3"])
+    async with hosted(Agent(client=model), channel=letting_through("tools", "tool_choice")) as served:
+        agent = remote_agent(served, tools=[local_add])
+        session = agent.create_session()
+        answer = await agent.run("sum", session=session, options={"background": True})
+        async with asyncio.timeout(SECONDS):
+            while answer.continuation_token is not None:
+                options: Any = {"background": True, "continuation_token": answer.continuation_token}
+                answer = await agent.run(session=session, options=options)
+
+    assert answer.text == "it is 3"
+    assert [content.result for content in model.calls[1].messages[-1].contents] == ["3"]
+
+
+@STREAMED
+@pytest.mark.behaviour("G1")
+async def test_a_caller_that_gives_up_stops_the_hosted_agent(is_streamed: bool) -> None:
+    gate = Gate()
+    target = ScriptedAgent(["half ", gate, "done"])
+    async with hosted(target) as served:
+        running = asyncio.create_task(run(remote_agent(served), "one", is_streamed=is_streamed))
+        await asyncio.wait_for(gate.reached.wait(), SECONDS)
+        running.cancel()
+        await asyncio.wait_for(target.runs[0].ended.wait(), SECONDS)
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+    assert target.runs[0].is_cancelled
+
+
 # --- What the caller asks for ------------------------------------------------------------------------------------
 
 
@@ -274,6 +313,29 @@ async def test_an_answer_is_of_the_callers_type_if_the_host_lets_it_ask_for_one(
 
     assert answer.value == City(name="Bern")
     assert model.calls[0].options["response_format"]["json_schema"]["schema"]["required"] == ["name"]
+
+
+async def test_of_several_messages_in_a_stream_the_frameworks_client_keeps_the_last() -> None:
+    def both(first: str, last: str) -> list[AgentResponseUpdate]:
+        texts = [Content.from_text(first), Content.from_text(last)]
+        return [AgentResponseUpdate(contents=[text], role="assistant", message_id=text.text) for text in texts]
+
+    target = ScriptedAgent(both("one", "two"))
+    async with hosted(target) as served:
+        agent = remote_agent(served)
+        whole = await agent.run("x")
+        stream = agent.run("x", stream=True)
+        pieces = [
+            content.text async for update in stream for content in update.contents if content.merge_mode == "replace"
+        ]
+        final = await stream.get_final_response()
+        async with hosted(agent) as front:
+            passed_on = await front.client.responses.create(model="m", input="x")
+
+    assert [content.text for content in whole.messages[0].contents] == ["one", "two"]
+    assert (pieces, final.text) == (["one", "two"], "two")
+    # A host in front of the host reads the items themselves.
+    assert [item.content[0].text for item in passed_on.output] == ["one", "two"]
 
 
 @pytest.mark.behaviour("A5", "C3")
@@ -373,6 +435,29 @@ async def test_an_approval_is_given_after_a_restart_of_both_ends_and_counts_once
 
     assert done.text == "sent"
     assert mailer.sent == ["bob"]
+
+
+@STREAMED
+async def test_tools_of_both_ends_wait_for_approvals_in_one_turn(is_streamed: bool) -> None:
+    @tool(approval_mode="always_require")
+    def local_pay(amount: int) -> str:
+        """Pay."""
+        paid.append(amount)
+        return f"paid {amount}"
+
+    paid: list[int] = []
+    mailer = Mailer("agent", [call("c1", "send_mail", to="bob"), call("c2", "local_pay", amount=1)], ["done"])
+    async with hosted(mailer.target, channel=letting_through("tools", "tool_choice")) as served:
+        agent = remote_agent(served, tools=[local_pay])
+        session = agent.create_session()
+        asked = await run(agent, "write and pay", session=session, is_streamed=is_streamed)
+        assert (mailer.sent, paid, len(asked.user_input_requests)) == ([], [], 2)
+        done = await run(agent, decided(asked, approve=True), session=session, is_streamed=is_streamed)
+
+    assert done.text == "done"
+    assert (mailer.sent, paid) == (["bob"], [1])
+    results = [content.result for message in mailer.model.calls[1].messages for content in message.contents]
+    assert sorted(result for result in results if result is not None) == ["paid 1", "sent to bob"]
 
 
 # --- Questions of workflows --------------------------------------------------------------------------------------
@@ -511,6 +596,39 @@ async def test_a_hosted_agent_is_a_step_of_a_local_workflow_and_its_approvals_co
     assert [output.text for output in again.get_outputs()] == ["ok: again"]
     assert mailer.sent == ["bob"]
     assert texts(mailer.model.calls[2].messages)[-1] == "again"
+
+
+async def test_agents_of_one_host_hand_off_to_each_other_in_a_workflow_of_the_caller() -> None:
+    to_refunds, to_triage = (call(f"c_{name}", f"handoff_to_{name}") for name in ("refunds", "triage"))
+    triage = ScriptedChatClient(["one moment", to_refunds], ["anything else?"])
+    refunds = ScriptedChatClient(["refunded"], [to_triage])
+    hosts = {"triage": Agent(client=triage), "refunds": Agent(client=refunds)}
+    async with hosted(hosts, channel=letting_through("tools", "tool_choice")) as served:
+        keeps: Any = {"require_per_service_call_history_persistence": True}
+        agents = {name: remote_agent(served, model=name, **keeps) for name in hosts}
+        workflow = HandoffBuilder(participants=[*agents.values()]).with_start_agent(agents["triage"]).build()
+        first = await workflow.run("I want a refund")
+        (asked,) = first.get_request_info_events()
+        second = await workflow.run(responses={asked.request_id: HandoffAgentUserRequest.create_response("thanks")})
+
+    assert [output.text for output in first.get_outputs()] == ["one moment", "refunded"]
+    assert [output.text for output in second.get_outputs()] == ["", "anything else?"]
+    heard = [message.text for message in triage.calls[1].messages if message.text]
+    assert heard == ["I want a refund", "one moment", "refunded", "thanks"]
+
+
+async def test_hosted_agents_take_part_in_an_orchestration_of_the_caller_that_is_hosted_in_turn() -> None:
+    writer, editor = ScriptedChatClient(["draft"], ["draft 2"]), ScriptedChatClient(["final"], ["final 2"])
+    hosts = {"writer": Agent(client=writer), "editor": Agent(client=editor)}
+    async with hosted(hosts) as served:
+        newspaper = SequentialBuilder(participants=[remote_agent(served, model=name) for name in hosts])
+        async with hosted(newspaper) as front:
+            create = front.client.responses.create
+            first = await create(model="m", input="write")
+            second = await create(model="m", input="again", previous_response_id=first.id)
+
+    assert (first.output_text, second.output_text) == ("final", "final 2")
+    assert texts(editor.calls[1].messages) == ["write", "draft", "final", "again", "draft 2"]
 
 
 @KINDS
