@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from agent_framework import (
     Agent,
     AgentExecutor,
     AgentResponseUpdate,
+    CheckpointStorage,
     Executor,
+    FileCheckpointStorage,
+    InMemoryCheckpointStorage,
     Message,
     Workflow,
     WorkflowBuilder,
@@ -68,9 +71,11 @@ def host_of(target: Any, **options: Any) -> AgentFrameworkHost:
 
 
 @pytest.mark.behaviour("A1", "A2", "F1")
-@pytest.mark.parametrize("has_directory", [False, True])
-async def test_chains_and_branches_of_a_workflow_do_not_touch_each_other(has_directory: bool, tmp_path: Path) -> None:
-    location = tmp_path / "checkpoints" if has_directory else None
+@pytest.mark.parametrize("kind", ["state", "directory", "storage", "storage in memory"])
+async def test_chains_and_branches_of_a_workflow_do_not_touch_each_other(kind: str, tmp_path: Path) -> None:
+    location: Path | CheckpointStorage | None = None if kind == "state" else tmp_path / "checkpoints"
+    if kind.startswith("storage"):
+        location = FileCheckpointStorage(tmp_path) if kind == "storage" else InMemoryCheckpointStorage()
     async with live.serve(host_of(remembering(), checkpoint_location=location).app) as served:
         create = served.client.responses.create
         first = await create(model="m", input="a")
@@ -86,6 +91,54 @@ async def test_chains_and_branches_of_a_workflow_do_not_touch_each_other(has_dir
 
     answers = [response.output_text for response in (first, second, branch, third, fourth, other)]
     assert answers == ["a", "a|b", "a|x", "a|b|c", "a|b|c|d", "new"]
+
+
+@dataclass
+class Basket:
+    """A type of an application that was not registered with the framework."""
+
+    items: list[str]
+
+
+class Shop(Executor):
+    """Keeps what was bought in a type of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(id="shop")
+        self.basket = Basket([])
+
+    @handler
+    async def buy(self, item: str, ctx: WorkflowContext[Any, str]) -> None:
+        self.basket.items.append(item)
+        await ctx.yield_output(" ".join(self.basket.items))
+
+    async def on_checkpoint_save(self) -> dict[str, Any]:
+        return {"basket": self.basket}
+
+    async def on_checkpoint_restore(self, state: dict[str, Any]) -> None:
+        self.basket = state["basket"]
+
+
+def shop() -> Workflow:
+    return WorkflowBuilder(start_executor=Shop(), name="shop").build()
+
+
+async def test_an_applications_own_type_is_kept_if_the_operator_allows_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with live.serve(host_of(shop, allowed_checkpoint_types=[Basket]).app) as served:
+        create = served.client.responses.create
+        first = await create(model="m", input="pie")
+        second = await create(model="m", input="tea", previous_response_id=first.id)
+    is_lasting = bool(states.here())
+    async with live.serve(host_of(shop).app) as served:
+        create = served.client.with_options(max_retries=0).responses.create
+        if is_lasting:
+            # What memory holds needs no decoding, and is gone now.
+            for chained in ({"previous_response_id": second.id}, {}):
+                with pytest.raises(openai.InternalServerError):
+                    await create(model="m", input="jam", **chained)
+
+    assert second.output_text == "pie tea"
+    assert ("allowed_checkpoint_types" in caplog.text) is is_lasting
 
 
 @pytest.mark.behaviour("F7")

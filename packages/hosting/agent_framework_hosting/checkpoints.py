@@ -1,4 +1,4 @@
-"""Where the checkpoints of hosted workflows lie: one chain per run, in memory or in a directory.
+"""Where the checkpoints of hosted workflows lie: one chain per run, in memory, in a directory or in a storage of your own.
 
 Every run that can be asked for by its id writes into a chain of its own, where whoever resumes it finds its newest
 checkpoint; all others write into the chain of the session they continue. The chain and the checkpoint that a run ended with
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import pickle
 import re
@@ -18,8 +19,9 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias, TypeGuard
 
 from agent_framework import (
     CheckpointStorage,
@@ -63,8 +65,31 @@ def is_checkpoint_id(name: str) -> bool:
     return _CHECKPOINT_ID.fullmatch(name) is not None
 
 
-ALLOWED_TYPES: Final = frozenset({"types:GenericAlias"})
-"""What may be unpickled besides the framework's own list: `list[str]` as the type of an answer that a workflow waits for."""
+# What may be unpickled besides the framework's own list: `list[str]` as the type of an answer that a workflow waits for.
+_ALLOWED_TYPES: Final = frozenset({"types:GenericAlias"})
+
+_TYPE_NAME: Final = re.compile(r"[^\s:]+:[^\s:]+")
+
+AllowedTypes: TypeAlias = Iterable[str | type]
+"""Types of an application that checkpoints may hold: the classes, or their names `"module:qualname"`."""
+
+
+def read_allowed_types(given: AllowedTypes) -> frozenset[str]:
+    """Return the names of all types that may be unpickled besides the framework's own list.
+
+    Raises:
+        ConfigurationError: something in `given` is neither a class nor such a name.
+    """
+    names = set(_ALLOWED_TYPES)
+    for one in [given] if isinstance(given, (str, type)) else given:
+        name = f"{one.__module__}:{one.__qualname__}" if isinstance(one, type) else one
+        if isinstance(given, (str, type)) or not isinstance(name, str) or not _TYPE_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"allowed_checkpoint_types has {one!r}: pass a list of classes, or of names such as "
+                "'my_app.models:MyState'."
+            )
+        names.add(name)
+    return frozenset(names)
 
 
 class Checkpoints(Protocol):
@@ -73,6 +98,23 @@ class Checkpoints(Protocol):
     def chain(self, partition: Partition, chain: str) -> CheckpointStorage:
         """Return the storage of one chain; nothing is created before its first checkpoint is saved."""
         ...
+
+
+CheckpointLocation: TypeAlias = str | Path | CheckpointStorage
+"""Where checkpoints can be kept by name: a directory, or a storage of the framework or of your own."""
+
+
+def is_storage(location: object) -> TypeGuard[CheckpointStorage]:
+    """Whether `location` is a `CheckpointStorage`, and not the path of a directory."""
+    methods = ("save", "load", "list_checkpoints", "list_checkpoint_ids", "get_latest", "delete")
+    return not isinstance(location, type) and all(callable(getattr(location, name, None)) for name in methods)
+
+
+def outlive_process(checkpoints: Checkpoints) -> bool:
+    """Whether the checkpoints are there after a restart: all are taken to be, unless they are known to lie in memory."""
+    if isinstance(checkpoints, StorageCheckpoints):
+        return not isinstance(checkpoints.storage, InMemoryCheckpointStorage)
+    return not isinstance(checkpoints, MemoryCheckpoints)
 
 
 class MemoryCheckpoints:
@@ -106,8 +148,8 @@ class FileCheckpoints:
     """Checkpoints in a directory: `<location>/<partition>/<chain>/<checkpoint id>.json`.
 
     The framework's file format keeps values that JSON does not know as pickles inside the JSON and unpickles with a list
-    of allowed types: its own, OpenAI's, plain Python values and those given to `register_checkpoint_type`. That list is
-    no wall: whoever can write into the directory can run code in this process, so only the operator may. What callers
+    of allowed types: its own, OpenAI's, plain Python values, those given to `register_checkpoint_type` and
+    `allowed_checkpoint_types`. That list is no wall: whoever can write into the directory can run code in this process, so only the operator may. What callers
     send gets in as values only.
 
     The age of a checkpoint is that of its file. A directory goes with its last checkpoint. Other files in the location
@@ -115,13 +157,19 @@ class FileCheckpoints:
     """
 
     def __init__(
-        self, location: str | Path, *, retention: Retention = _RETENTION, clock: Callable[[], float] = time.time
+        self,
+        location: str | Path,
+        *,
+        retention: Retention = _RETENTION,
+        allowed_checkpoint_types: AllowedTypes = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         # A later chdir must not move the conversations.
         self._location = Path(location).absolute()
         self._retention = retention
         self._clock = clock
         self._directories = _ChainDirectories()
+        self._allowed_types = read_allowed_types(allowed_checkpoint_types)
         if self._location.exists() and not self._location.is_dir():
             raise ConfigurationError("checkpoint_location must be a directory, or a path where one can be made.")
 
@@ -134,7 +182,7 @@ class FileCheckpoints:
         path = self._location / path_segment(partition) / path_segment(chain)
         if not path.resolve().is_relative_to(self._location.resolve()):
             raise ConfigurationError("A link below checkpoint_location leads out of it; remove the link.")
-        return _FileChain(path, self._directories)
+        return _FileChain(path, self._directories, self._allowed_types)
 
     async def prune(self, *, limit: int) -> int:
         """Erase what the retention no longer covers, at most `limit` checkpoints; return how many."""
@@ -314,9 +362,10 @@ class _BoundedStorage(InMemoryCheckpointStorage):
 
 
 class _FileChain(_Chain):
-    def __init__(self, path: Path, directories: _ChainDirectories) -> None:
+    def __init__(self, path: Path, directories: _ChainDirectories, allowed_types: Iterable[str]) -> None:
         self._path = path
         self._directories = directories
+        self._allowed_types = allowed_types
 
     def _stored(self) -> CheckpointStorage:
         # The framework's storage makes its directory when it is constructed.
@@ -351,12 +400,74 @@ class _FileChain(_Chain):
         return await storage.save(checkpoint)
 
     def _files(self) -> FileCheckpointStorage:
-        return FileCheckpointStorage(self._path, allowed_checkpoint_types=sorted(ALLOWED_TYPES))
+        return FileCheckpointStorage(self._path, allowed_checkpoint_types=sorted(self._allowed_types))
 
 
 def _check_id(checkpoint_id: str) -> None:
     if not is_checkpoint_id(checkpoint_id):
         raise WorkflowCheckpointException("No checkpoint has such an id.")
+
+
+class StorageCheckpoints:
+    """Checkpoints in one `storage` for everybody, under ids and workflow names that nobody else's have.
+
+    The storage decides what it reads, and when it forgets: pruning is its own. A failure of it to be reached is an
+    `OSError` or a `StoreError`; of a checkpoint it does not have, a `WorkflowCheckpointException`.
+    """
+
+    def __init__(self, storage: CheckpointStorage) -> None:
+        self.storage = storage
+
+    def chain(self, partition: Partition, chain: str) -> CheckpointStorage:
+        """Return the storage of one chain."""
+        return _StorageChain(self.storage, json.dumps([partition, chain]))
+
+
+class _StorageChain(_Chain):
+    """Finds in a storage what one chain has saved, by a prefix: a digest, so that no key can be taken for a path."""
+
+    def __init__(self, storage: CheckpointStorage, key: str) -> None:
+        self._storage = storage
+        self._prefix = f"{hashlib.sha256(key.encode()).hexdigest()}-"
+
+    def _stored(self) -> CheckpointStorage:
+        return self._storage
+
+    async def save(self, checkpoint: WorkflowCheckpoint) -> str:
+        _check_id(checkpoint.checkpoint_id)
+        stored = replace(
+            checkpoint,
+            checkpoint_id=self._prefix + checkpoint.checkpoint_id,
+            workflow_name=self._prefix + checkpoint.workflow_name,
+        )
+        await self._storage.save(stored)
+        return checkpoint.checkpoint_id
+
+    async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
+        _check_id(checkpoint_id)
+        return self._own(await super().load(self._prefix + checkpoint_id))
+
+    async def list_checkpoints(self, *, workflow_name: str) -> list[WorkflowCheckpoint]:
+        found = await super().list_checkpoints(workflow_name=self._prefix + workflow_name)
+        return [self._own(checkpoint) for checkpoint in found]
+
+    async def delete(self, checkpoint_id: str) -> bool:
+        return is_checkpoint_id(checkpoint_id) and await super().delete(self._prefix + checkpoint_id)
+
+    async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
+        found = await super().get_latest(workflow_name=self._prefix + workflow_name)
+        return None if found is None else self._own(found)
+
+    async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
+        found = await super().list_checkpoint_ids(workflow_name=self._prefix + workflow_name)
+        return [checkpoint_id.removeprefix(self._prefix) for checkpoint_id in found]
+
+    def _own(self, checkpoint: WorkflowCheckpoint) -> WorkflowCheckpoint:
+        return replace(
+            checkpoint,
+            checkpoint_id=checkpoint.checkpoint_id.removeprefix(self._prefix),
+            workflow_name=checkpoint.workflow_name.removeprefix(self._prefix),
+        )
 
 
 class ReadOnlyCheckpoints(_Chain):

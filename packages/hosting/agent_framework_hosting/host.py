@@ -14,7 +14,7 @@ from typing import Any
 
 from .app import HostApp
 from .channel import Channel, ChannelContribution
-from .checkpoints import Checkpoints
+from .checkpoints import AllowedTypes, CheckpointLocation, Checkpoints
 from .context import ChannelContext, current_partition
 from .directories import PathName
 from .errors import ConfigurationError
@@ -47,8 +47,9 @@ class AgentFrameworkHost:
     State lives in memory, bounded, unless one of these says otherwise. `state_dir`: a directory (sessions, responses and
     conversations in a SQLite file, checkpoints of a workflow beside it), or the mapping `HostStatePaths`.
     `database_url`: a PostgreSQL database, upgraded by `afhost db upgrade`. With neither, the environment variable
-    `AFHOST_DATABASE_URL` is asked. `checkpoint_location` is the directory of a workflow's checkpoints and wins over that
-    of `state_dir`. `session_store` keeps the agents' sessions in place of the host's own store. `retention` says how long
+    `AFHOST_DATABASE_URL` is asked. `checkpoint_location` is the directory of a workflow's checkpoints, or a
+    `CheckpointStorage`, and wins over that of `state_dir`. `allowed_checkpoint_types` are those of your own that may be in
+    checkpoints: classes, or their names `"module:qualname"`; of all others the framework reads its own and plain values. `session_store` keeps the agents' sessions in place of the host's own store. `retention` says how long
     sessions and checkpoints are kept, each by themselves; it is enforced in the background. Channels have settings of
     their own for what they keep.
 
@@ -73,7 +74,8 @@ class AgentFrameworkHost:
         *,
         channels: Sequence[Channel],
         debug: bool = False,
-        checkpoint_location: PathName | None = None,
+        checkpoint_location: CheckpointLocation | None = None,
+        allowed_checkpoint_types: AllowedTypes = (),
         state_dir: PathName | HostStatePaths | None = None,
         database_url: str | None = None,
         session_store: SessionStore | None = None,
@@ -94,6 +96,7 @@ class AgentFrameworkHost:
             database_url=database_url,
             session_store=session_store,
             retention=retention,
+            allowed_checkpoint_types=allowed_checkpoint_types,
             run_concurrency=run_concurrency,
         )
         self.targets = _serve(target, checkpoint_location, self._state)
@@ -232,7 +235,7 @@ class AgentFrameworkHost:
         )
 
 
-def _serve(hosted: object, location: PathName | None, state: HostState) -> ServedTargets:
+def _serve(hosted: object, location: CheckpointLocation | None, state: HostState) -> ServedTargets:
     """Return the targets of what is hosted. Its workflows keep their checkpoints in one place."""
     if not isinstance(hosted, Mapping):
         return ServedTargets.of(
@@ -240,7 +243,7 @@ def _serve(hosted: object, location: PathName | None, state: HostState) -> Serve
         )
     made: list[Checkpoints | None] = []
 
-    def checkpoints(_: PathName | None) -> Checkpoints | None:
+    def checkpoints(_: CheckpointLocation | None) -> Checkpoints | None:
         if not made:
             made.append(state.checkpoints(location))
         return made[0]

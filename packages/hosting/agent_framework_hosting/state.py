@@ -14,8 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from .checkpoints import Checkpoints, FileCheckpoints, MemoryCheckpoints
-from .directories import PathName, StateDirectories, make_directory, read_directories
+from .checkpoints import (
+    AllowedTypes,
+    CheckpointLocation,
+    Checkpoints,
+    FileCheckpoints,
+    MemoryCheckpoints,
+    StorageCheckpoints,
+    is_storage,
+    read_allowed_types,
+)
+from .directories import PathName, StateDirectories, make_directory, read_directories, read_directory
 from .errors import ConfigurationError
 from .retention import Pruner
 from .stores.base import Prunable, Retention, SessionStore
@@ -48,13 +57,14 @@ class HostState:
     """What a host knows between requests. `open` before and `close` after it is used, as often as the host starts.
 
     `owner` names this process in the database, or nobody but itself without one. `retention` is that of the host's own
-    stores, `None` for their defaults.
+    stores, `None` for their defaults. `allowed_checkpoint_types` may be in the checkpoints of workflows, by name.
     """
 
     kind: StateKind
     session_store: SessionStore
     directories: StateDirectories = field(default_factory=StateDirectories)
     retention: Retention | None = None
+    allowed_checkpoint_types: frozenset[str] = frozenset()
     database: Database | None = None
     presence: Presence | None = None
     run_log: SqlRunLog | None = None
@@ -106,16 +116,26 @@ class HostState:
         if isinstance(store, Prunable):
             self.pruner.add(store)
 
-    def checkpoints(self, location: PathName | None = None) -> Checkpoints | None:
-        """Return where a workflow's checkpoints go, in `location` if it is given; `None` for the target's own, in memory."""
-        directory = self.directories.checkpoints if location is None else Path(location)
+    def checkpoints(self, location: CheckpointLocation | None = None) -> Checkpoints | None:
+        """Return where a workflow's checkpoints go, in `location` if it is given; `None` for the target's own, in memory.
+
+        Raises:
+            ConfigurationError: it is neither a directory nor a storage.
+        """
+        if is_storage(location):
+            self.keep_pruned(location)
+            return StorageCheckpoints(location)
+        retention, allowed = self.retention or Retention(), self.allowed_checkpoint_types
+        directory = (
+            self.directories.checkpoints if location is None else read_directory("checkpoint_location", location)
+        )
         if directory is not None:
             self._made = directory
-            checkpoints: Checkpoints = FileCheckpoints(directory, retention=self.retention or Retention())
+            checkpoints: Checkpoints = FileCheckpoints(directory, retention=retention, allowed_checkpoint_types=allowed)
         elif self.database is not None:
             from .sql.checkpoints import SqlCheckpoints  # noqa: PLC0415  optional dependency
 
-            checkpoints = SqlCheckpoints(self.database, retention=self.retention or Retention())
+            checkpoints = SqlCheckpoints(self.database, retention=retention, allowed_checkpoint_types=allowed)
         elif self.retention is not None:
             checkpoints = MemoryCheckpoints(**_memory_bounds(self.retention, "max_chains"))
         else:
@@ -147,6 +167,7 @@ def choose_state(
     database_url: str | None = None,
     session_store: SessionStore | None = None,
     retention: Retention | None = None,
+    allowed_checkpoint_types: AllowedTypes = (),
     run_concurrency: int = RUN_CONCURRENCY,
     environment: Mapping[str, str] = os.environ,
 ) -> HostState:
@@ -156,6 +177,7 @@ def choose_state(
         ConfigurationError: the options contradict each other, or need an extra that is not installed.
     """
     _check_retention(retention)
+    allowed_types = read_allowed_types(allowed_checkpoint_types)
     directories = read_directories(state_dir)
     if state_dir is None and database_url is None:
         database_url = environment.get(DATABASE_VARIABLE) or None
@@ -174,6 +196,7 @@ def choose_state(
         state = HostState(kind="memory", session_store=session_store or _memory_sessions(retention))
     state.directories = directories
     state.retention = retention
+    state.allowed_checkpoint_types = allowed_types
     state.keep_pruned(state.session_store)
     return state
 

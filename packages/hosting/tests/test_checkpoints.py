@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent_framework import (
@@ -22,7 +24,11 @@ from agent_framework_hosting.checkpoints import (
     MemoryCheckpoints,
     ReadOnlyCheckpoints,
     RunCheckpoints,
+    StorageCheckpoints,
+    is_storage,
+    outlive_process,
     path_segment,
+    read_allowed_types,
 )
 from agent_framework_hosting.errors import ConfigurationError, StoreUnavailable
 from agent_framework_hosting.isolation import SHARED, Partition
@@ -161,6 +167,67 @@ class TestFileCheckpoints(DurableCheckpointsSuite):
     @pytest.fixture
     def reopen(self, tmp_path: Path) -> Reopen:
         return lambda: FileCheckpoints(tmp_path / "checkpoints")
+
+
+class TestCheckpointsInAStorageInMemory(CheckpointsSuite):
+    @pytest.fixture
+    def checkpoints(self) -> Checkpoints:
+        return StorageCheckpoints(InMemoryCheckpointStorage())
+
+
+class TestCheckpointsInAStorageInFiles(DurableCheckpointsSuite):
+    @pytest.fixture
+    def reopen(self, tmp_path: Path) -> Reopen:
+        return lambda: StorageCheckpoints(FileCheckpointStorage(tmp_path / "checkpoints"))
+
+
+@pytest.mark.behaviour("E1")
+async def test_all_chains_of_a_storage_lie_side_by_side_under_names_that_tell_nothing(tmp_path: Path) -> None:
+    checkpoints = StorageCheckpoints(FileCheckpointStorage(tmp_path / "checkpoints"))
+    for place in ((ALICE, "chain"), (MALLORY, "chain"), (Partition("../.."), "../..")):
+        await checkpoints.chain(*place).save(checkpoint())
+
+    names = names_in(tmp_path / "checkpoints")
+
+    assert names_in(tmp_path) == ["checkpoints"]
+    assert len(names) == 3
+    assert all(re.fullmatch(r"[0-9a-f]{64}-[0-9a-f-]{36}\.json", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "outlives"),
+    [
+        (MemoryCheckpoints(), False),
+        (StorageCheckpoints(InMemoryCheckpointStorage()), False),
+        (StorageCheckpoints(ReadOnlyCheckpoints()), True),
+        (FileCheckpoints("nowhere"), True),
+    ],
+)
+def test_checkpoints_outlive_the_process_unless_they_are_known_to_be_in_memory(
+    checkpoints: Checkpoints, *, outlives: bool
+) -> None:
+    assert outlive_process(checkpoints) is outlives
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        (InMemoryCheckpointStorage(), True),
+        (ReadOnlyCheckpoints(), True),
+        (InMemoryCheckpointStorage, False),
+        (Path("x"), False),
+        ("x", False),
+        (None, False),
+    ],
+)
+def test_a_storage_is_told_by_its_methods(location: object, *, expected: bool) -> None:
+    assert is_storage(location) is expected
+
+
+@pytest.mark.parametrize("given", ["app:State", int, ["State"], [3], ["app:"], [":State"], ["app:State "]])
+def test_what_names_no_types_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="allowed_checkpoint_types has"):
+        read_allowed_types(given)
 
 
 @pytest.mark.behaviour("D5")

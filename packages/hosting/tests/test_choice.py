@@ -5,10 +5,15 @@ import pytest
 from agent_framework import Executor, Workflow, WorkflowBuilder, WorkflowContext, handler, workflow
 
 from agent_framework_hosting import ConfigurationError
-from agent_framework_hosting.checkpoints import Checkpoints, MemoryCheckpoints
-from agent_framework_hosting.directories import PathName
+from agent_framework_hosting.checkpoints import (
+    CheckpointLocation,
+    Checkpoints,
+    FileCheckpoints,
+    MemoryCheckpoints,
+)
 from agent_framework_hosting.targets.base import Target
 from agent_framework_hosting.targets.choice import choose_target
+from agent_framework_hosting.targets.workflow import WorkflowTarget
 from agent_framework_hosting.testing.agents import ScriptedAgent
 
 
@@ -32,9 +37,13 @@ async def shout(text: str) -> str:
     return text.upper()
 
 
-def choose(hosted: object, location: PathName | None = None) -> Target:
-    def checkpoints(_location: PathName | None) -> Checkpoints:
-        return MemoryCheckpoints()
+IN_THE_HOST = MemoryCheckpoints()
+
+
+def choose(hosted: object, location: CheckpointLocation | None = None) -> Target:
+    def checkpoints(given: CheckpointLocation | None) -> Checkpoints:
+        assert given is location
+        return IN_THE_HOST
 
     return choose_target(hosted, checkpoint_location=location, checkpoints=checkpoints)
 
@@ -69,3 +78,24 @@ def test_checkpoints_of_an_agent_are_warned_of(tmp_path: Path, caplog: pytest.Lo
 
     assert target.kind == "agent"
     assert "checkpoint_location is for workflows, and the target is an agent: it is not used." in caplog.messages
+
+
+def test_a_workflow_target_keeps_its_checkpoints_in_the_host_unless_it_has_a_place_of_its_own(tmp_path: Path) -> None:
+    plain, filed = WorkflowTarget(upper(), name="plain"), WorkflowTarget(upper(), checkpoint_location=tmp_path)
+
+    chosen, kept = choose(plain), choose(filed)
+
+    assert isinstance(chosen, WorkflowTarget)
+    assert (chosen.checkpoints, chosen.name) == (IN_THE_HOST, "plain")
+    # Another host may have it, too.
+    assert plain.checkpoints is not IN_THE_HOST
+    assert kept is filed
+    assert isinstance(filed.checkpoints, FileCheckpoints)
+
+
+def test_a_checkpoint_location_beside_one_that_a_target_has_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    choose(WorkflowTarget(upper(), checkpoint_location=tmp_path), tmp_path)
+
+    assert "the target is a target of its own: it is not used." in caplog.text

@@ -5,7 +5,8 @@ can say, and for all other values a pickle inside the JSON. Reading uses the fra
 
 - A pickle can name plain Python value types (`datetime`, `Decimal`, `deque`, …), lists of them as types (`list[str]`),
   classes of `agent_framework`,
-  `agent_framework_orchestrations` and `openai.types`, and classes given to `agent_framework.register_checkpoint_type`.
+  `agent_framework_orchestrations` and `openai.types`, and classes given to `agent_framework.register_checkpoint_type` or
+  to `allowed_checkpoint_types`.
   Functions and all other classes are refused. The same list holds for writing: what could not be read back is not saved.
 - What callers send is never read as a pickle, whatever it looks like: it gets in as values.
 - The list is no wall against whoever can write into the table: classes on it may be made with any arguments, and do what
@@ -28,7 +29,7 @@ from agent_framework import CheckpointStorage, WorkflowCheckpoint, WorkflowCheck
 # The framework exports its codec only inside of `FileCheckpointStorage`; a second encoding of the same values would be worse.
 from agent_framework._workflows._checkpoint_encoding import decode_checkpoint_value, encode_checkpoint_value
 
-from ..checkpoints import ALLOWED_TYPES, NOT_STORABLE, is_checkpoint_id, path_segment
+from ..checkpoints import NOT_STORABLE, AllowedTypes, is_checkpoint_id, path_segment, read_allowed_types
 from ..isolation import Partition
 from ..stores.base import Retention, StoreStats
 from .database import Database
@@ -54,16 +55,20 @@ class SqlCheckpoints:
         *,
         retention: Retention = _RETENTION,
         max_per_chain: int = _MAX_PER_CHAIN,
+        allowed_checkpoint_types: AllowedTypes = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
+        self._codec = _Codec(read_allowed_types(allowed_checkpoint_types))
         self._retention = retention
         self._max_per_chain = max_per_chain
         self._clock = clock
 
     def chain(self, partition: Partition, chain: str) -> CheckpointStorage:
         """Return the storage of one chain."""
-        return _SqlChain(self._database, partition, chain, max_checkpoints=self._max_per_chain, clock=self._clock)
+        return _SqlChain(
+            self._database, partition, chain, codec=self._codec, max_checkpoints=self._max_per_chain, clock=self._clock
+        )
 
     async def is_empty(self) -> bool:
         """Whether there is no checkpoint of anybody."""
@@ -117,10 +122,12 @@ class _SqlChain:
         partition: Partition,
         chain: str,
         *,
+        codec: _Codec,
         max_checkpoints: int,
         clock: Callable[[], float],
     ) -> None:
         self._database = database
+        self._codec = codec
         self._partition = _storable(partition)
         self._chain = path_segment(chain)
         self._max_checkpoints = max_checkpoints
@@ -135,7 +142,7 @@ class _SqlChain:
         """
         _check_id(checkpoint.checkpoint_id)
         # Before the first await: the workflow may go on while the database is busy.
-        encoded = _encoded(checkpoint)
+        encoded = self._codec.encoded(checkpoint)
         name, checkpoint_id, stored_at = checkpoint.workflow_name, checkpoint.checkpoint_id, self._clock()
 
         def save(connection: sa.Connection) -> None:
@@ -173,13 +180,13 @@ class _SqlChain:
         stored = await self._database.run(lambda connection: connection.scalar(query))
         if stored is None:
             raise WorkflowCheckpointException(f"There is no checkpoint {checkpoint_id}.")
-        return _decoded(stored)
+        return self._codec.decoded(stored)
 
     async def list_checkpoints(self, *, workflow_name: str) -> list[WorkflowCheckpoint]:
         """Return the checkpoints of the workflow in the order of saving."""
         query = self._select(table.c.checkpoint).where(table.c.workflow_name == workflow_name).order_by(*_ORDER)
         stored = await self._database.run(lambda connection: connection.scalars(query).all())
-        return [_decoded(checkpoint) for checkpoint in stored]
+        return [self._codec.decoded(checkpoint) for checkpoint in stored]
 
     async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
         """Return the ids of the checkpoints of the workflow in the order of saving."""
@@ -191,7 +198,7 @@ class _SqlChain:
         newest_first = [column.desc() for column in _ORDER]
         query = self._select(table.c.checkpoint).where(table.c.workflow_name == workflow_name).order_by(*newest_first)
         stored = await self._database.run(lambda connection: connection.scalar(query.limit(1)))
-        return None if stored is None else _decoded(stored)
+        return None if stored is None else self._codec.decoded(stored)
 
     async def delete(self, checkpoint_id: str) -> bool:
         """Erase the checkpoint; `False` if there was none."""
@@ -226,20 +233,25 @@ def _check_id(checkpoint_id: str) -> None:
         raise WorkflowCheckpointException("No checkpoint has such an id.")
 
 
-def _encoded(checkpoint: WorkflowCheckpoint) -> bytes:
-    try:
-        encoded = json.dumps(encode_checkpoint_value(checkpoint.to_dict()), separators=(",", ":")).encode()
-    except NOT_STORABLE as error:
-        raise WorkflowCheckpointException("The checkpoint holds something that cannot be stored.") from error
-    # Better refused now than found to be unreadable when the conversation is to go on.
-    _decoded(encoded)
-    return encoded
+class _Codec:
+    """Checkpoints as bytes, in which no type can be named but the framework's and the allowed ones."""
 
+    def __init__(self, allowed_types: frozenset[str]) -> None:
+        self._allowed_types = allowed_types
 
-def _decoded(stored: bytes) -> WorkflowCheckpoint:
-    try:
-        encoded = json.loads(stored)
-    except ValueError as error:
-        raise WorkflowCheckpointException("The stored checkpoint is damaged.") from error
-    # Never without a list, which would mean that everything may be unpickled; the framework adds the registered types.
-    return WorkflowCheckpoint.from_dict(decode_checkpoint_value(encoded, allowed_types=ALLOWED_TYPES))
+    def encoded(self, checkpoint: WorkflowCheckpoint) -> bytes:
+        try:
+            encoded = json.dumps(encode_checkpoint_value(checkpoint.to_dict()), separators=(",", ":")).encode()
+        except NOT_STORABLE as error:
+            raise WorkflowCheckpointException("The checkpoint holds something that cannot be stored.") from error
+        # Better refused now than found to be unreadable when the conversation is to go on.
+        self.decoded(encoded)
+        return encoded
+
+    def decoded(self, stored: bytes) -> WorkflowCheckpoint:
+        try:
+            encoded = json.loads(stored)
+        except ValueError as error:
+            raise WorkflowCheckpointException("The stored checkpoint is damaged.") from error
+        # Never without a list, which would mean that everything may be unpickled; the framework adds the registered types.
+        return WorkflowCheckpoint.from_dict(decode_checkpoint_value(encoded, allowed_types=self._allowed_types))

@@ -9,8 +9,7 @@ from typing import TypeAlias, TypeGuard, cast
 
 from agent_framework import FunctionalWorkflow, FunctionalWorkflowAgent, SupportsAgentRun, Workflow, WorkflowAgent
 
-from ..checkpoints import Checkpoints
-from ..directories import PathName
+from ..checkpoints import CheckpointLocation, Checkpoints
 from ..errors import ConfigurationError
 from .agent import AgentTarget
 from .base import Target
@@ -25,8 +24,8 @@ HostTarget: TypeAlias = SupportsAgentRun | WorkflowSource | Target
 def choose_target(
     hosted: object,
     *,
-    checkpoint_location: PathName | None,
-    checkpoints: Callable[[PathName | None], Checkpoints | None],
+    checkpoint_location: CheckpointLocation | None,
+    checkpoints: Callable[[CheckpointLocation | None], Checkpoints | None],
 ) -> Target:
     """Return the target that runs `hosted`, which should be a `HostTarget`.
 
@@ -37,21 +36,40 @@ def choose_target(
     """
     if inspect.isclass(hosted):
         raise ConfigurationError(f"The target is the class {hosted.__name__}: pass an instance of it.")
-    makes_workflows = isinstance(hosted, (Workflow, FunctionalWorkflow)) or callable(getattr(hosted, "build", None))
-    if not makes_workflows and _is_target(hosted):
-        _warn_of_checkpoints(checkpoint_location, "a target of its own")
-        return hosted
-    if not makes_workflows and callable(getattr(hosted, "run", None)):
-        _warn_of_checkpoints(checkpoint_location, "an agent")
-        return AgentTarget(_as_agent(hosted))
-    if makes_workflows or callable(hosted):
+    if _makes_workflows(hosted):
         from .workflow import WorkflowTarget  # noqa: PLC0415  only hosts of workflows load it
 
-        return WorkflowTarget(cast("WorkflowSource", hosted), checkpoints=checkpoints(checkpoint_location))
+        return WorkflowTarget(hosted, checkpoints=checkpoints(checkpoint_location))
+    if _is_target(hosted):
+        return _placed(hosted, checkpoint_location, checkpoints)
+    if callable(getattr(hosted, "run", None)):
+        _warn_of_checkpoints(checkpoint_location, "an agent")
+        return AgentTarget(_as_agent(hosted))
     raise ConfigurationError(
         f"The target is a {type(hosted).__name__}: pass an agent, a Workflow, a builder of one, or a function without "
         "arguments that returns one."
     )
+
+
+def _makes_workflows(hosted: object) -> TypeGuard[WorkflowSource]:
+    if isinstance(hosted, (Workflow, FunctionalWorkflow)) or callable(getattr(hosted, "build", None)):
+        return True
+    return callable(hosted) and not _is_target(hosted) and not callable(getattr(hosted, "run", None))
+
+
+def _placed(
+    target: Target,
+    location: CheckpointLocation | None,
+    checkpoints: Callable[[CheckpointLocation | None], Checkpoints | None],
+) -> Target:
+    """Return the target with its checkpoints where the host has them, if it is a workflow's and has no place of its own."""
+    if target.kind == "workflow":
+        from .workflow import WorkflowTarget  # noqa: PLC0415  only hosts of workflows load it
+
+        if isinstance(target, WorkflowTarget) and not target.has_own_checkpoints:
+            return target.kept_in(checkpoints(location))
+    _warn_of_checkpoints(location, "a target of its own")
+    return target
 
 
 def _is_target(hosted: object) -> TypeGuard[Target]:
@@ -67,6 +85,6 @@ def _as_agent(hosted: object) -> SupportsAgentRun:
     return cast("SupportsAgentRun", hosted)
 
 
-def _warn_of_checkpoints(location: PathName | None, what: str) -> None:
+def _warn_of_checkpoints(location: CheckpointLocation | None, what: str) -> None:
     if location is not None:
         logger.warning("checkpoint_location is for workflows, and the target is %s: it is not used.", what)

@@ -181,7 +181,7 @@ class Turn(ABC):
     def _unsaved(self) -> TargetError:
         return TargetError(
             "The last checkpoint of the turn could not be saved, see the log. If an executor keeps values of its "
-            "own types, register them with agent_framework.register_checkpoint_type."
+            "own types, name them in allowed_checkpoint_types, or give them to agent_framework.register_checkpoint_type."
         )
 
     async def give_up(self) -> None:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from pathlib import Path
+from copy import copy
 from typing import Literal
 
 from agent_framework import AgentResponseUpdate, AgentSession, FunctionalWorkflow, Workflow, WorkflowCheckpointException
 
-from ..checkpoints import Checkpoints, FileCheckpoints, MemoryCheckpoints
+from ..checkpoints import (
+    CheckpointLocation,
+    Checkpoints,
+    FileCheckpoints,
+    MemoryCheckpoints,
+    StorageCheckpoints,
+    is_storage,
+    outlive_process,
+)
+from ..directories import read_directory
 from ..errors import ConfigurationError, LeaseLost, StaleWrite, StoreUnavailable, TargetError
 from ..isolation import Partition
 from .agent import AgentTarget
@@ -31,13 +40,14 @@ class WorkflowTarget:
     async, that builds one per run. An async one is called for the first time when the host starts (`prepare`).
     `name` is what callers may call it: by default the workflow's, or that of an async function.
     A session's conversation continues from the checkpoint its last turn ended with; a session without one starts from
-    the workflow's initial state. Checkpoints are kept by `checkpoints`, or in the directory `checkpoint_location`, which
-    only the operator may be able to write (see `FileCheckpoints`), or else in memory. `intermediate_outputs` says what
+    the workflow's initial state. Checkpoints are kept by `checkpoints`, or in `checkpoint_location`: a directory, which only
+    the operator may be able to write (see `FileCheckpoints`), or a `CheckpointStorage`. Without these they are where the
+    host keeps its state, and without a host in memory. `intermediate_outputs` says what
     becomes of intermediate outputs: hidden, or put out as commentary (see `WorkflowOutputs`).
 
     A run stores the checkpoint that it ends with. One that its channel may resume stores one after each superstep, when
     everything that was put out until then is safe: what a second attempt goes on from it neither puts out again nor misses.
-    A superstep that had begun is executed again. All checkpoints but `MemoryCheckpoints` are taken to outlive the process.
+    A superstep that had begun is executed again. All checkpoints but those in memory are taken to outlive the process.
 
     Raises:
         ConfigurationError: the workflow cannot be copied, the location is no directory, or there are two places for
@@ -52,11 +62,13 @@ class WorkflowTarget:
         *,
         name: str | None = None,
         checkpoints: Checkpoints | None = None,
-        checkpoint_location: str | Path | None = None,
+        checkpoint_location: CheckpointLocation | None = None,
         intermediate_outputs: IntermediateOutputs = "hide",
     ) -> None:
         self._blueprint = WorkflowBlueprint(workflow)
-        self.checkpoints: Checkpoints = _pick_checkpoints(checkpoints, checkpoint_location)
+        own = _pick_checkpoints(checkpoints, checkpoint_location)
+        self.has_own_checkpoints = own is not None
+        self.checkpoints: Checkpoints = MemoryCheckpoints() if own is None else own
         self._intermediate_outputs = intermediate_outputs
         self._given: object = workflow
         sample = self._blueprint.sample
@@ -75,6 +87,12 @@ class WorkflowTarget:
     async def prepare(self) -> None:
         """Call an async function for the first time. See `Preparable.prepare`."""
         await self._blueprint.prepare()
+
+    def kept_in(self, checkpoints: Checkpoints | None) -> WorkflowTarget:
+        """Return this target with its checkpoints in another place; `None` for memory."""
+        target = copy(self)
+        target.checkpoints = MemoryCheckpoints() if checkpoints is None else checkpoints
+        return target
 
     def new_session(self) -> AgentSession:
         """Return a session whose first turn starts from the workflow's initial state."""
@@ -106,7 +124,7 @@ class WorkflowTarget:
     @property
     def can_resume(self) -> bool:
         """Whether the checkpoints outlive the process. See `Resumable.can_resume`."""
-        return not isinstance(self.checkpoints, MemoryCheckpoints)
+        return outlive_process(self.checkpoints)
 
     async def resumption(self, partition: Partition, run_id: str) -> Resumption | None:
         """Return the newest checkpoint of the run. See `Resumable.resumption`."""
@@ -194,14 +212,16 @@ async def erase_checkpoint(checkpoints: Checkpoints, partition: Partition, sessi
         raise StoreUnavailable("The checkpoint could not be erased.") from error
 
 
-def _pick_checkpoints(given: Checkpoints | None, location: str | Path | None) -> Checkpoints:
-    if given is not None and location is not None:
+def _pick_checkpoints(given: Checkpoints | None, location: CheckpointLocation | None) -> Checkpoints | None:
+    if location is None:
+        return given
+    if given is not None:
         raise ConfigurationError(
             "checkpoints and checkpoint_location both say where checkpoints lie: pass one of them."
         )
-    if given is not None:
-        return given
-    return MemoryCheckpoints() if location is None else FileCheckpoints(location)
+    if is_storage(location):
+        return StorageCheckpoints(location)
+    return FileCheckpoints(read_directory("checkpoint_location", location))
 
 
 def _new_turn(workflow: AnyWorkflow, checkpoints: Checkpoints, run: TargetInput, outputs: WorkflowOutputs) -> Turn:
