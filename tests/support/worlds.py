@@ -40,6 +40,7 @@ class World:
         self._make = make
         self._stack = AsyncExitStack()
         self._client: LocalClient | None = None
+        self.host: AgentFrameworkHost
 
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         """Run `work` to its end."""
@@ -47,8 +48,8 @@ class World:
 
     async def start(self) -> None:
         """Start a host."""
-        host = self._make(trust_isolation_headers=True, shutdown_grace=0, **self.state.options)
-        self._client = await self._stack.enter_async_context(local(host))
+        self.host = self._make(trust_isolation_headers=True, shutdown_grace=0, **self.state.options)
+        self._client = await self._stack.enter_async_context(local(self.host))
 
     async def stop(self) -> None:
         """Stop the host."""
