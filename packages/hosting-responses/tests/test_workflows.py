@@ -16,6 +16,7 @@ import wire
 from agent_framework import (
     Agent,
     AgentExecutor,
+    AgentExecutorResponse,
     AgentResponseUpdate,
     CheckpointStorage,
     Executor,
@@ -25,6 +26,7 @@ from agent_framework import (
     Workflow,
     WorkflowBuilder,
     WorkflowContext,
+    WorkflowEvent,
     handler,
 )
 
@@ -91,6 +93,48 @@ async def test_chains_and_branches_of_a_workflow_do_not_touch_each_other(kind: s
 
     answers = [response.output_text for response in (first, second, branch, third, fourth, other)]
     assert answers == ["a", "a|b", "a|x", "a|b|c", "a|b|c|d", "new"]
+
+
+class Reading(Executor):
+    @handler
+    async def read(self, written: AgentExecutorResponse, ctx: WorkflowContext[str]) -> None:
+        await ctx.send_message(written.agent_response.text)
+
+
+@pytest.mark.behaviour("F7")
+@pytest.mark.parametrize("shown", ["hide", "commentary"])
+async def test_a_stream_update_hook_learns_which_executor_has_put_out_an_update(shown: Any) -> None:
+    seen: list[tuple[str, str | None, str, str | None]] = []
+
+    def hook(update: AgentResponseUpdate) -> AgentResponseUpdate:
+        event = update.raw_representation
+        assert isinstance(event, WorkflowEvent)
+        seen.append((event.type, event.executor_id, update.text, (update.additional_properties or {}).get("phase")))
+        return update
+
+    def build() -> Workflow:
+        writer = AgentExecutor(Agent(client=ScriptedChatClient(["draft"]), name="writer"), id="desk")
+        reading, remember = Reading(id="reading"), Remember()
+        return (
+            WorkflowBuilder(start_executor=writer, output_from=[remember], intermediate_output_from=[writer])
+            .add_edge(writer, reading)
+            .add_edge(reading, remember)
+            .build()
+        )
+
+    channel = ResponsesChannel(stream_update_hook=hook)
+    target = WorkflowTarget(build, intermediate_outputs=shown)
+    host = AgentFrameworkHost(target, channels=[channel], **states.here())
+    async with live.serve(host.app) as served:
+        raw = await served.http.post("/responses", json={"input": "q", "stream": True})
+
+    events = wire.parse_sse(raw.content)
+    wire.check_stream(events)
+    phases = [item.get("phase") for item in events[-1]["response"]["output"]]
+    commentary = ("intermediate", "desk", "draft", "commentary")
+    answer = ("output", "remember", "draft", None)
+    assert seen == ([commentary, answer] if shown == "commentary" else [answer])
+    assert phases == (["commentary", None] if shown == "commentary" else [None])
 
 
 @dataclass

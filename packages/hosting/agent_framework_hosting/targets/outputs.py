@@ -41,6 +41,7 @@ class WorkflowOutputs:
     - While one executor is putting out, what others put out at the same time waits until it is done.
     - A request for input is a message of its own (see `WorkflowQuestion`).
     - Messages of the roles `user` and `system` are input that came along, not output.
+    - The `raw_representation` of an update is the event of the workflow, with its executor, for hooks.
     """
 
     def __init__(self, *, intermediate: IntermediateOutputs) -> None:
@@ -63,9 +64,9 @@ class WorkflowOutputs:
         """Return the updates to hand out now."""
         match event.type:
             case "output":
-                return self._turns.admit(event.executor_id, self._answer(event.executor_id, event.data))
+                return self._turns.admit(event.executor_id, self._answer(event))
             case "intermediate" | "data" if self._intermediate == "commentary":
-                return self._turns.admit(event.executor_id, self._commentary(event.executor_id, event.data))
+                return self._turns.admit(event.executor_id, self._commentary(event))
             case "executor_completed" | "executor_failed":
                 self._current.pop(event.executor_id, None)
                 self._told.close(event.executor_id)
@@ -83,26 +84,28 @@ class WorkflowOutputs:
         """Return what still waits when the last event has been fed."""
         return self._turns.release_all()
 
-    def _answer(self, executor: str | None, output: object) -> list[AgentResponseUpdate]:
+    def _answer(self, event: WorkflowEvent[Any]) -> list[AgentResponseUpdate]:
         answer: list[AgentResponseUpdate] = []
-        for kind, update in _parts(output):
+        for kind, update in _parts(event.data):
             if kind == "delta":
-                self._told.add(executor, update)
-            elif kind == "message" and self._told.repeats(executor, update):
+                self._told.add(event.executor_id, update)
+            elif kind == "message" and self._told.repeats(event.executor_id, update):
                 continue
-            answer.append(self._signed(executor, kind, update))
+            answer.append(self._signed(event, kind, update))
         return answer
 
-    def _commentary(self, executor: str | None, output: object) -> list[AgentResponseUpdate]:
-        updates = [self._signed(executor, kind, update) for kind, update in _parts(output)]
+    def _commentary(self, event: WorkflowEvent[Any]) -> list[AgentResponseUpdate]:
+        updates = [self._signed(event, kind, update) for kind, update in _parts(event.data)]
         for update in updates:
             update.additional_properties = {**(update.additional_properties or {}), "phase": "commentary"}
         return updates
 
-    def _signed(self, executor: str | None, kind: _PartKind, update: AgentResponseUpdate) -> AgentResponseUpdate:
-        """Return a copy that says who speaks and which message it belongs to."""
+    def _signed(self, event: WorkflowEvent[Any], kind: _PartKind, update: AgentResponseUpdate) -> AgentResponseUpdate:
+        """Return a copy that says who speaks, which message it belongs to, and what the workflow has put out."""
+        executor = event.executor_id
         # A copy: the executor keeps the update and builds its own response from it.
         signed = copy(update)
+        signed.raw_representation = event
         signed.author_name = update.author_name or executor
         if kind != "delta":
             signed.message_id = update.message_id or uuid.uuid4().hex
@@ -266,7 +269,11 @@ def _parts_of_items(items: Sequence[object]) -> list[_Part]:
 def _question(event: WorkflowEvent[Any]) -> AgentResponseUpdate:
     asked = WorkflowQuestion(event).content
     return AgentResponseUpdate(
-        contents=[asked], role="assistant", author_name=event.source_executor_id, message_id=uuid.uuid4().hex
+        contents=[asked],
+        role="assistant",
+        author_name=event.source_executor_id,
+        message_id=uuid.uuid4().hex,
+        raw_representation=event,
     )
 
 
