@@ -153,9 +153,29 @@ async def test_runs_are_listed_by_status_age_and_partition_and_never_with_their_
     assert (seen["status"], seen["attempt"], seen["partition"]) == ("in_progress", 1, ADAS)
     assert seen["log"] == {"events": 3, "is_closed": False}
     assert f"partition    {ADAS}\n" in page
+    assert seen["model"] is None
+    assert "model        - (the only one)\n" in page
     assert "events told  3, going on\n" in page
     assert broken["error"] == "server_error: The agent failed to answer."
     assert broken["log"]["is_closed"]
+    assert SECRET not in operator.said
+
+
+async def test_runs_say_which_of_several_models_they_are_of(
+    durable_state: State, place: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator = Operator(capsys, place)
+    targets = {name: ScriptedAgent([SECRET]) for name in ("writer", "critic")}
+    host = AgentFrameworkHost(targets, channels=[ResponsesChannel()], **durable_state.options)
+    async with live.serve(host.app) as served:
+        made = await served.client.responses.create(model="critic", input=SECRET)
+        runs = (await operator.reads("list", "--status", "all"))["runs"]
+        _, table = await operator.asks("list", "--status", "all")
+        _, page = await operator.asks("show", made.id)
+
+    assert [run["model"] for run in runs] == ["critic"]
+    assert table.splitlines()[1].split()[-1] == "critic"
+    assert "model        critic\n" in page
     assert SECRET not in operator.said
 
 

@@ -618,9 +618,7 @@ async def reached(gate: Gate) -> None:
 def test_whatever_is_said_answered_and_broken_off_every_chain_knows_what_was_said_in_it(state: State) -> None:
     tally: Counter[str] = Counter()
     with world_of(state, host_of) as world:
-        play(
-            type("Chains", (Chains,), {"tally": tally}), world, steps=50, examples=20 if state.kind == "memory" else 8
-        )
+        play(type("Chains", (Chains,), {"tally": tally}), world, steps=50, examples=20 if state.kind == "memory" else 8)
         print(dict(tally))
         assert all(tally[name] for name in [*HAPPENS, *(["resumed"] if state.is_durable else [])]), tally
         assert isinstance(world.host.target, WorkflowTarget)

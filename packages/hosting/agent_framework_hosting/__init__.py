@@ -49,6 +49,7 @@ from .targets.base import (
     TargetInput,
 )
 from .targets.choice import HostTarget
+from .targets.served import ServedTarget, ServedTargets
 from .types import ChannelIdentity, ChannelRequest, ChannelSession, HostedRunResult, HostStatePaths
 
 __all__ = [
@@ -97,6 +98,8 @@ __all__ = [
     "RunKey",
     "RunLog",
     "RunStatus",
+    "ServedTarget",
+    "ServedTargets",
     "SessionKey",
     "SessionStore",
     "StaleWrite",

@@ -76,6 +76,13 @@ def broken_factory():
 
 class nested:
     agent = agent
+
+
+several = {"team/parrot": agent, "flow": build_workflow}
+
+
+def build_several():
+    return several
 """
 
 CHANNEL = """
@@ -147,6 +154,14 @@ def test_check_takes_a_workflow_and_functions_that_build_one(
     out = capsys.readouterr().out
     assert "target   workflow 'flow'" in out
     assert "channel  'responses' at /v1/responses" in out
+
+
+@pytest.mark.parametrize("attribute", ["several", "build_several"])
+def test_check_takes_several_targets_under_their_names(attribute: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["check", f"cli_app:{attribute}"])
+
+    assert code == 0
+    assert capsys.readouterr().out.splitlines()[:2] == ["target   agent 'team/parrot'", "target   workflow 'flow'"]
 
 
 @pytest.mark.parametrize("attribute", ["host", "build_host"])

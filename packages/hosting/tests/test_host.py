@@ -45,6 +45,7 @@ from agent_framework_hosting import (
 from agent_framework_hosting.stores.base import Prunable, Retention, StoreStats
 from agent_framework_hosting.stores.memory import MemorySessionStore
 from agent_framework_hosting.targets.base import TargetKind
+from agent_framework_hosting.targets.workflow import WorkflowTarget
 from agent_framework_hosting.testing.agents import ScriptedAgent, ScriptedChatClient
 
 
@@ -156,6 +157,81 @@ async def test_a_workflow_and_what_makes_one_are_served(target: Any) -> None:
 
     assert answer.text == "LOUD"
     assert host.target.kind == "workflow"
+
+
+class PickChannel:
+    """Lets callers choose the target in a header."""
+
+    name, path = "pick", "/pick"
+
+    def contribute(self, context: ChannelContext) -> ChannelContribution:
+        async def ask(request: Request) -> Response:
+            wanted = request.headers.get("x-target")
+            result = await context.run(
+                ChannelRequest(
+                    channel=self.name,
+                    operation="ask",
+                    input=(await request.body()).decode(),
+                    session=ChannelSession("s") if "x-session" in request.headers else None,
+                ),
+                target=None if wanted is None else context.targets.named(wanted),
+            )
+            return PlainTextResponse(result.result.text)
+
+        return ChannelContribution(routes=[Route("/", ask, methods=["POST"])])
+
+
+async def pick(host: AgentFrameworkHost, target: str, **headers: str) -> str:
+    return (await ask(host, "loud", path="/pick", headers={"x-target": target, **headers})).text
+
+
+async def test_several_targets_are_served_under_the_names_they_are_given(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "agent_framework_hosting.app")
+    targets: dict[str, Any] = {"agent": ScriptedAgent(["hello"]), "shout": new_workflow, "later": new_workflow_later}
+    host = AgentFrameworkHost(targets, channels=[PickChannel()])
+
+    async with host.lifespan():
+        answers = [await pick(host, name) for name in targets]
+
+    assert answers == ["hello", "LOUD", "LOUD"]
+    assert [served.name for served in host.targets] == list(targets)
+    (started,) = [record for record in caplog.records if record.message == "The host has started"]
+    assert started.__dict__["targets"] == {"agent": "agent", "shout": "workflow", "later": "workflow"}
+    with pytest.raises(ConfigurationError, match=r"see host\.targets"):
+        _ = host.target
+
+
+async def test_who_has_several_targets_must_say_which_is_to_run() -> None:
+    host = AgentFrameworkHost({"a": ScriptedAgent(["hello"]), "b": ScriptedAgent(["hello"])}, channels=[PickChannel()])
+
+    with pytest.raises(ConfigurationError, match="say with target"):
+        await ask(host, path="/pick")
+
+
+async def test_targets_have_named_sessions_of_their_own_which_a_reset_forgets_together() -> None:
+    host = AgentFrameworkHost({"a": CountingAgent(), "b": CountingAgent()}, channels=[PickChannel()])
+    named = {"x-session": "yes"}
+
+    turns = [await pick(host, name, **named) for name in ("a", "a", "b", "a", "b")]
+    was_there = [await host.reset_session("s"), await host.reset_session("s")]
+
+    assert turns == ["1", "2", "1", "3", "2"]
+    assert was_there == [True, False]
+    assert [await pick(host, name, **named) for name in ("a", "b")] == ["1", "1"]
+
+
+async def test_workflows_among_several_targets_keep_their_checkpoints_in_one_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    targets: dict[str, Any] = {"one": new_workflow, "agent": ScriptedAgent(["hello"]), "two": new_workflow}
+    host = AgentFrameworkHost(targets, channels=[PickChannel()], checkpoint_location=tmp_path / "checkpoints")
+
+    places = {served.target.checkpoints for served in host.targets if isinstance(served.target, WorkflowTarget)}
+
+    assert len(places) == 1
+    assert not caplog.records
+    AgentFrameworkHost({"a": ScriptedAgent(["hello"])}, channels=[PickChannel()], checkpoint_location=tmp_path)
+    assert "there is none among the targets: it is not used" in caplog.text
 
 
 async def test_an_async_function_that_fails_keeps_the_host_from_starting(tmp_path: Path) -> None:

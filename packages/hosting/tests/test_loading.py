@@ -55,6 +55,9 @@ builder = Builder()
 
 async def builder_later():
     return builder
+
+
+several = {"parrot": agent, "built": builder}
 """
 
 
@@ -106,6 +109,17 @@ async def test_a_builder_is_hosted_as_the_workflow_it_builds(project: Path, attr
     host = await build_host(f"loaded:{attribute}")
 
     assert (host.target.kind, host.target.name) == ("workflow", "built")
+
+
+async def test_a_mapping_of_names_is_hosted_as_several_targets(project: Path) -> None:
+    offer_channel(project)
+
+    host = await build_host("loaded:several")
+
+    assert [(served.name, served.target.kind) for served in host.targets] == [
+        ("parrot", "agent"),
+        ("built", "workflow"),
+    ]
 
 
 async def test_without_a_package_that_offers_the_channel_the_message_says_what_to_install(

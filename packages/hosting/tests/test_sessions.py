@@ -170,6 +170,22 @@ def test_named_sessions_stay_apart_from_keys_of_channels() -> None:
     assert not named_key("response:resp_1").startswith("response:")
 
 
+def test_each_target_has_keys_of_its_own_for_the_same_name() -> None:
+    names = [
+        ("", "a"),
+        ("a", ""),
+        ("a", "a"),
+        ("", "a:a"),
+        ("a:a", "a"),
+        ("", "%3A"),
+        (":", ""),
+        ("x" * 256, "x" * 600),
+    ]
+
+    assert len({named_key(name, target=target) for target, name in names}) == len(names)
+    assert named_key("a", target="") == named_key("a")
+
+
 def test_two_names_have_two_keys() -> None:
     names = ["", "a", "a%00", "a\x00", "%", "%25", "\ud83d", "x" * 600, "x" * 601, named_key("x" * 600)]
 
