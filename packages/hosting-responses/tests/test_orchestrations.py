@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,12 +14,14 @@ import pytest
 import wire
 from agent_framework import (
     Agent,
+    AgentContext,
     AgentResponseUpdate,
     BaseChatClient,
     ChatMiddlewareLayer,
     ChatResponse,
     ChatResponseUpdate,
     Content,
+    ContextProvider,
     FunctionInvocationLayer,
     Message,
     tool,
@@ -415,3 +417,122 @@ async def test_a_person_changes_and_approves_the_plan_of_a_magentic_manager(dura
     plans = [json.loads(calls_of(response)[0].arguments)["request"]["plan"] for response in (asked, again)]
     assert all("ask alice" in plan for plan in plans)
     assert messages_of(done) == ["so alice:one+ask twice"]
+
+
+# --- Approvals ---------------------------------------------------------------------------------------------------
+
+
+class Mailer:
+    """Makes orchestrations in which one agent wants to send a mail, which needs an approval. `sent` is what it did."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def agent(self, name: str, **options: Any) -> Agent[Any]:
+        @tool(approval_mode="always_require")
+        def send_mail() -> str:
+            """Send a mail."""
+            self.sent.append(name)
+            return "sent"
+
+        def says(messages: list[Message]) -> Said:
+            if any(content.type == "function_result" for content in messages[-1].contents):
+                return [f"{name} sent"]
+            return [Content.from_function_call(f"call_{name}", "send_mail", arguments="{}")]
+
+        return speaker(name, says, tools=[send_mail], **options)
+
+    def sequential(self) -> SequentialBuilder:
+        return SequentialBuilder(participants=[speaker("writer"), self.agent("mailer")])
+
+    def concurrent(self) -> ConcurrentBuilder:
+        return ConcurrentBuilder(participants=[speaker("writer"), self.agent("mailer")])
+
+    def group_chat(self) -> GroupChatBuilder:
+        return GroupChatBuilder(
+            participants=[self.agent("mailer")],
+            selection_func=lambda _: "mailer",
+            termination_condition=lambda conversation: last_author(conversation) == "mailer",
+            output_from=["mailer"],
+        )
+
+    def handoff(self) -> HandoffBuilder:
+        options: dict[str, Any] = {
+            "require_per_service_call_history_persistence": True,
+            "context_providers": [ContextProvider("own")],
+        }
+        handing = Content.from_function_call("call_1", "handoff_to_mailer", arguments="{}")
+        triage = speaker("triage", lambda _: [handing], **options)
+        return HandoffBuilder(participants=[triage, self.agent("mailer", **options)]).with_start_agent(triage)
+
+    def magentic(self) -> MagenticBuilder:
+        return MagenticBuilder(participants=[self.agent("alice")], manager=Manager())
+
+
+@pytest.mark.behaviour("F3", "F5")
+@pytest.mark.parametrize("kind", ["sequential", "concurrent", "group_chat", "handoff", "magentic"])
+async def test_a_tool_of_a_participant_waits_for_its_approval_over_a_restart(kind: str, durable_state: State) -> None:
+    mailer = Mailer()
+    build = getattr(mailer, kind)
+    async with hosted(build(), **durable_state.options) as served:
+        asked = await served.client.responses.create(model="m", input="write")
+    (question,) = [item for item in asked.output if item.type == "mcp_approval_request"]
+    assert mailer.sent == []
+    approval: Any = {"type": "mcp_approval_response", "approval_request_id": question.id, "approve": True}
+    body: Any = {"model": "m", "input": [approval], "previous_response_id": asked.id}
+    async with hosted(build(), **durable_state.options) as served:
+        done = await served.client.responses.create(**body)
+        with pytest.raises(openai.BadRequestError, match="already been answered"):
+            await served.client.responses.create(**body)
+
+    assert len(mailer.sent) == 1
+    assert any(text.endswith("sent") for text in messages_of(done))
+
+
+# --- Processes that stop -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.behaviour("F8")
+@pytest.mark.parametrize("kind", ["sequential", "group chat"])
+async def test_an_orchestration_goes_on_where_its_process_has_stopped(kind: str, durable_state: State) -> None:
+    spoken: list[str] = []
+    reached = asyncio.Event()
+
+    def participant(name: str, *, is_slow: bool = False) -> Agent[Any]:
+        def says(messages: list[Message]) -> Said:
+            spoken.append(name)
+            return [f"{name}:", heard_from_user(messages)]
+
+        async def wait_once(context: AgentContext, call_next: Callable[[], Awaitable[None]]) -> None:
+            del context
+            if not reached.is_set():
+                reached.set()
+                await asyncio.Event().wait()
+            await call_next()
+
+        return speaker(name, says, middleware=[wait_once] if is_slow else [])
+
+    def build() -> Any:
+        first, last = participant("first"), participant("last", is_slow=True)
+        if kind == "sequential":
+            return SequentialBuilder(participants=[first, last])
+        return GroupChatBuilder(
+            participants=[first, last],
+            selection_func=lambda state: "last" if last_author(state.conversation) == "first" else "first",
+            termination_condition=lambda conversation: last_author(conversation) == "last",
+            output_from=["last"],
+        )
+
+    async with hosted(build(), shutdown_grace=0, **durable_state.options) as served:
+        begun = await served.client.responses.create(model="m", input="one", background=True)
+        await asyncio.wait_for(reached.wait(), 60)
+    async with hosted(build(), **durable_state.options) as served:
+        async with asyncio.timeout(60):
+            events = [event async for event in await served.client.responses.retrieve(begun.id, stream=True)]
+        after = await served.client.responses.create(model="m", input="two", previous_response_id=begun.id)
+
+    assert events[-1].type == "response.completed"
+    assert messages_of(events[-1].response)[0] == "last:one"
+    assert messages_of(after)[0] == "last:one+two"
+    # The participant that had spoken does not speak again for the first turn.
+    assert spoken == ["first", "last", "first", "last"]
