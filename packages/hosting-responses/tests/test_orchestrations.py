@@ -37,7 +37,7 @@ from agent_framework_orchestrations import (
     MagenticProgressLedgerItem,
     SequentialBuilder,
 )
-from states import State, here
+from states import State
 
 from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting_responses import ResponsesChannel
@@ -183,7 +183,7 @@ EACH = pytest.mark.parametrize("kind", ALL)
 
 @asynccontextmanager
 async def hosted(target: Any, **options: Any) -> AsyncGenerator[Any, None]:
-    host = AgentFrameworkHost(target, channels=[ResponsesChannel()], **{**here(), **options})
+    host = AgentFrameworkHost(target, channels=[ResponsesChannel()], **options)
     async with live.serve(host.app) as served:
         yield served
 
@@ -205,7 +205,6 @@ def answered(response: Any, text: str) -> Any:
 
 @EACH
 @pytest.mark.behaviour("A2", "F1", "F7")
-@pytest.mark.usefixtures("on_every_store")
 async def test_each_orchestration_has_turns_branches_and_many_chains_at_once(kind: str) -> None:
     build, says = ALL[kind]
 
@@ -224,15 +223,18 @@ async def test_each_orchestration_has_turns_branches_and_many_chains_at_once(kin
 
 
 @EACH
-@pytest.mark.behaviour("A1", "F1")
+@pytest.mark.behaviour("A1", "A2", "F1")
 async def test_each_orchestration_goes_on_after_a_restart(kind: str, durable_state: State) -> None:
     build, says = ALL[kind]
     async with hosted(build(), **durable_state.options) as served:
         first = await served.client.responses.create(model="m", input="one")
     async with hosted(build(), **durable_state.options) as served:
-        second = await served.client.responses.create(model="m", input="two", previous_response_id=first.id)
+        create = served.client.responses.create
+        second = await create(model="m", input="two", previous_response_id=first.id)
+        branch = await create(model="m", input="other", previous_response_id=first.id)
 
     assert messages_of(second) == says("one+two")
+    assert messages_of(branch) == says("one+other")
 
 
 @EACH
@@ -391,7 +393,6 @@ async def test_what_each_agent_says_is_looked_over_before_it_counts(kind: str, d
 
 
 @pytest.mark.behaviour("F3")
-@pytest.mark.usefixtures("on_every_store")
 async def test_an_agent_that_is_told_more_speaks_again() -> None:
     async with hosted(concurrent().with_request_info(agents=["optimist"])) as served:
         create = served.client.responses.create

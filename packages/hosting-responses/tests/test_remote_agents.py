@@ -140,7 +140,6 @@ async def test_a_session_is_branched_and_survives_a_restart_of_both_ends(durable
 
 
 @STREAMED
-@pytest.mark.usefixtures("on_every_store")
 async def test_a_session_may_be_a_conversation_of_the_host(is_streamed: bool) -> None:
     model = ScriptedChatClient(["a"], ["b"])
     async with hosted(Agent(client=model)) as served:
@@ -391,7 +390,6 @@ KINDS = pytest.mark.parametrize("kind", ["agent", "workflow"])
 @KINDS
 @STREAMED
 @pytest.mark.behaviour("F5")
-@pytest.mark.usefixtures("on_every_store")
 async def test_what_needs_an_approval_is_approved_or_rejected_and_runs_at_the_host(
     kind: str, is_streamed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -510,7 +508,6 @@ def answer(question: Any, result: Any) -> Message:
 
 @STREAMED
 @pytest.mark.behaviour("F3")
-@pytest.mark.usefixtures("on_every_store")
 async def test_what_a_workflow_asks_is_a_function_call_and_is_answered_with_its_result(is_streamed: bool) -> None:
     async with hosted(clerk) as served:
         agent = remote_agent(served)
