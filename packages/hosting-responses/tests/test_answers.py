@@ -7,8 +7,9 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import live
 import openai
@@ -28,6 +29,7 @@ from agent_framework import (
     Workflow,
     WorkflowBuilder,
     WorkflowContext,
+    WorkflowExecutor,
     handler,
     register_checkpoint_type,
     response_handler,
@@ -70,7 +72,24 @@ class Address(BaseModel):
     number: int
 
 
-for kind in (Refund, Verdict, Address):
+class Color(Enum):
+    """An answer that is one of two."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass
+class Said:
+    """An answer for agents."""
+
+    messages: list[Message]
+
+
+# Forms of types that are no classes, too: the framework takes them all the same.
+FORMS: dict[str, Any] = {"maybe": bool | None, "word": Literal["yes", "no"], "color": Color, "said": Said}
+
+for kind in (Refund, Verdict, Address, Color, Said):
     register_checkpoint_type(kind)
 
 
@@ -101,6 +120,8 @@ class Clerk(Executor):
                     await ctx.request_info("where?", Address)
                 case "confirm":
                     await self._confirm(ctx)
+                case "maybe" | "word" | "color" | "said":
+                    await ctx.request_info(7, FORMS[word])
                 case "list":
                     await ctx.request_info(["a", "b"], list[str])
                 case _:
@@ -133,6 +154,12 @@ class Clerk(Executor):
     @response_handler
     async def on_address(self, asked: str, answer: Address, ctx: WorkflowContext[Any, str]) -> None:
         await self._note(answer, ctx)
+
+    @response_handler
+    async def on_seven(
+        self, asked: int, answer: bool | Literal["yes", "no"] | Color | Said | None, ctx: WorkflowContext[Any, str]
+    ) -> None:
+        await self._note([message.text for message in answer.messages] if isinstance(answer, Said) else answer, ctx)
 
     @response_handler
     async def on_list(self, asked: list[str], answer: list[str], ctx: WorkflowContext[Any, str]) -> None:
@@ -184,6 +211,10 @@ async def refusal(create: Any, **body: Any) -> str:
         ("verdict", '{"approved": false, "note": "no"}', '{"note": "no"}', "Verdict(approved=False, note='no')"),
         ("address", '{"street": "Hill", "number": 3}', '{"street": "Hill"}', "Address(street='Hill', number=3)"),
         ("list", '["x", "y"]', '"x"', "['x', 'y']"),
+        ("maybe", "null", "perhaps", "None"),
+        ("word", "yes", "perhaps", "'yes'"),
+        ("color", "red", "green", "<Color.RED: 'red'>"),
+        ("said", "shorter", '{"messages": 7}', "['shorter']"),
     ],
 )
 async def test_what_a_workflow_asks_is_a_call_and_its_output_is_decoded_into_what_it_waits_for(
@@ -200,6 +231,54 @@ async def test_what_a_workflow_asks_is_a_call_and_its_output_is_decoded_into_wha
 
     assert asked.status == "completed"
     assert done.output_text == taken
+
+
+@pytest.mark.behaviour("F3", "F4")
+@pytest.mark.usefixtures("on_every_store")
+async def test_hostile_answers_are_refused_and_the_question_stays_open() -> None:
+    deep = "[" * 50_000 + "]" * 50_000
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    text = {"type": "input_text", "text": "true"}
+    hostile: list[Any] = [
+        "", "NaN", "1e400", "7", deep, deep[:-1], '{"a":' * 20_000 + "1" + "}" * 20_000, "x" * 1_000_000, "\0", "null",
+        "9" * 5000, [], [image], [text, image], [{"type": "input_text"}], None, 7, True, {"a": 1}, [[text]],
+    ]  # fmt: skip
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="bool")
+        (call,) = calls_of(asked)
+        for output in hostile:
+            given: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": output}]
+            await refusal(responses.create, input=given, previous_response_id=asked.id)
+        parts: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": [text]}]
+        done = await responses.create(model="m", input=parts, previous_response_id=asked.id)
+
+    assert done.output_text == "('A1', True)"
+
+
+@pytest.mark.behaviour("F3", "F4")
+@pytest.mark.usefixtures("on_every_store")
+async def test_a_nested_workflow_asks_and_is_answered() -> None:
+    def nesting() -> Workflow:
+        inner = WorkflowBuilder(start_executor=Clerk(), name="inner").build()
+        nested = WorkflowExecutor(inner, id="nested", propagate_request=True, allow_direct_output=True)
+        return WorkflowBuilder(start_executor=nested, name="outer").build()
+
+    async with hosted(nesting) as responses:
+        asked = await responses.create(model="m", input="word verdict")
+        word, verdict = calls_of(asked)
+        wrong = [answer(word, "perhaps")]
+        assert word.call_id in await refusal(responses.create, input=wrong, previous_response_id=asked.id)
+        one = await responses.create(
+            model="m", input=[answer(verdict, '{"approved": true}')], previous_response_id=asked.id
+        )
+        again = await refusal(responses.create, input=[answer(verdict, "{}")], previous_response_id=one.id)
+        done = await responses.create(model="m", input=[answer(word, "no")], previous_response_id=one.id)
+        after = await responses.create(model="m", input="hello", previous_response_id=done.id)
+
+    assert calls_of(one) == []
+    assert "already been answered" in again
+    assert done.output_text == "Verdict(approved=True, note='')|'no'"
+    assert after.output_text == "[hello]"
 
 
 @pytest.mark.behaviour("F3")

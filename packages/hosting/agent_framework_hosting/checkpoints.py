@@ -65,9 +65,6 @@ def is_checkpoint_id(name: str) -> bool:
     return _CHECKPOINT_ID.fullmatch(name) is not None
 
 
-# What may be unpickled besides the framework's own list: `list[str]` as the type of an answer that a workflow waits for.
-_ALLOWED_TYPES: Final = frozenset({"types:GenericAlias"})
-
 _TYPE_NAME: Final = re.compile(r"[^\s:]+:[^\s:]+")
 
 AllowedTypes: TypeAlias = Iterable[str | type]
@@ -80,7 +77,7 @@ def read_allowed_types(given: AllowedTypes) -> frozenset[str]:
     Raises:
         ConfigurationError: something in `given` is neither a class nor such a name.
     """
-    names = set(_ALLOWED_TYPES)
+    names: set[str] = set()
     for one in [given] if isinstance(given, (str, type)) else given:
         name = f"{one.__module__}:{one.__qualname__}" if isinstance(one, type) else one
         if isinstance(given, (str, type)) or not isinstance(name, str) or not _TYPE_NAME.fullmatch(name):

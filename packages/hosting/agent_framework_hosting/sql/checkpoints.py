@@ -3,8 +3,7 @@
 What is stored is the framework's encoding, the same as in the files of `FileCheckpoints`: JSON for everything that JSON
 can say, and for all other values a pickle inside the JSON. Reading uses the framework's restricted unpickler:
 
-- A pickle can name plain Python value types (`datetime`, `Decimal`, `deque`, …), lists of them as types (`list[str]`),
-  classes of `agent_framework`,
+- A pickle can name plain Python value types (`datetime`, `Decimal`, `deque`, …), classes of `agent_framework`,
   `agent_framework_orchestrations` and `openai.types`, and classes given to `agent_framework.register_checkpoint_type` or
   to `allowed_checkpoint_types`.
   Functions and all other classes are refused. The same list holds for writing: what could not be read back is not saved.

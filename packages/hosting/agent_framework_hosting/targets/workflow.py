@@ -28,6 +28,7 @@ from .blueprint import AnyWorkflow, WorkflowBlueprint, WorkflowSource, agents_of
 from .functional import FunctionalTurn
 from .outputs import IntermediateOutputs, WorkflowOutputs
 from .questions import WorkflowQuestion
+from .stored_types import TypedCheckpoints
 from .turn import RUN_METADATA_KEY, GraphTurn, Position, Turn, attempt_of, tidied
 
 logger = logging.getLogger(__name__)
@@ -114,12 +115,16 @@ class WorkflowTarget:
         if position is None or not position.waits:
             return {}
         try:
-            last = await self.checkpoints.chain(partition, position.chain).load(position.checkpoint_id)
+            last = await self._typed.chain(partition, position.chain).load(position.checkpoint_id)
         except OSError as error:
             raise StoreUnavailable("The checkpoint at which the workflow waits cannot be read.") from error
         except WorkflowCheckpointException as error:
             raise TargetError("The checkpoint at which the workflow waits is gone or unusable.") from error
         return {name: WorkflowQuestion(event) for name, event in last.pending_request_info_events.items()}
+
+    @property
+    def _typed(self) -> TypedCheckpoints:
+        return TypedCheckpoints(self.checkpoints)
 
     @property
     def can_resume(self) -> bool:
@@ -129,7 +134,7 @@ class WorkflowTarget:
     async def resumption(self, partition: Partition, run_id: str) -> Resumption | None:
         """Return the newest checkpoint of the run. See `Resumable.resumption`."""
         try:
-            stored = await self.checkpoints.chain(partition, run_id).list_checkpoints(workflow_name=run_id)
+            stored = await self._typed.chain(partition, run_id).list_checkpoints(workflow_name=run_id)
         except OSError as error:
             raise StoreUnavailable("The checkpoints of the run cannot be read.") from error
         resumable = [checkpoint for checkpoint in stored if RUN_METADATA_KEY in checkpoint.metadata]
@@ -171,7 +176,7 @@ class WorkflowTarget:
             logger.warning("A workflow takes no options; they are ignored", extra={"options": sorted(run.options)})
         workflow = await self._blueprint.new()
         outputs = WorkflowOutputs(intermediate=self._intermediate_outputs)
-        turn = _new_turn(workflow, self.checkpoints, run, outputs)
+        turn = _new_turn(workflow, self._typed, run, outputs)
         try:
             async with bound_request_context(_bindables(workflow), run.attributes):
                 events = await turn.begin()
