@@ -57,6 +57,12 @@ def run_tables(run_report: Path) -> Tables:
     return read_tables(run_report)
 
 
+@pytest.fixture(scope="module")
+def workflow_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Markdown report of a quick run of the benchmark of workflows; its JSON lies beside it."""
+    return run_quickly("workflows.py", tmp_path_factory.mktemp("benchmark"))
+
+
 def run_quickly(script: str, directory: Path) -> Path:
     output = (directory / script).with_suffix(".md")
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--output", str(output)]
@@ -267,4 +273,29 @@ def test_the_report_of_background_runs_shows_every_table_and_how_it_was_made(run
     assert "`uv run benchmarks/runs.py --quick`" in text
     assert "`uv run benchmarks/runs.py`" in committed, "the committed figures are those of a full run"
     assert "fsync on" in committed
+    assert str(ROOT) not in text
+
+
+def test_runs_of_a_workflow_are_measured_on_every_store_and_in_every_way(workflow_report: Path) -> None:
+    rows = read_tables(workflow_report)["ratios"]
+
+    assert {(row["store"], row["workflow"]) for row in rows} == {
+        (store, way)
+        for store in ("memory", "sqlite", "postgresql")
+        for way in ("instance", "function", "functional", "function, background")
+    }
+    require_numbers(rows, "one_s", "three_s", "ratio", "worst")
+    assert all(row["one_s"] >= 0.5 for row in rows), "each run has slept"
+
+
+@pytest.mark.behaviour("F2")
+def test_three_runs_of_a_workflow_were_measured_to_take_as_long_as_one(workflow_report: Path) -> None:
+    text = workflow_report.read_text(encoding="utf-8")
+    committed = ROOT / "benchmarks" / "results" / "workflows.md"
+    (aim,) = read_tables(committed)["aims"]
+
+    assert aim["measured"] == max(row["worst"] for row in read_tables(committed)["ratios"])
+    assert (aim["aim"], aim["verdict"]) == ("≤ 1.3", "held")
+    assert is_held(aim["aim"], aim["measured"])
+    assert titles(text) == titles(committed.read_text(encoding="utf-8"))
     assert str(ROOT) not in text
