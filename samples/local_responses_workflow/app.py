@@ -29,12 +29,8 @@ def run_hook(request: ChannelRequest, **_: object) -> ChannelRequest:
     return replace(request, input=to_brief(text), options=None)
 
 
-# The function is the target, too, if intermediate outputs stay hidden: `AgentFrameworkHost(build_workflow, …)`.
-target = WorkflowTarget(
-    build_workflow,
-    checkpoint_location=STATE / "checkpoints",
-    intermediate_outputs="commentary" if os.environ.get("SHOW_DRAFTS") else "hide",
-)
+# `AgentFrameworkHost(build_workflow, …)` is enough for a workflow whose intermediate outputs stay hidden.
+target = WorkflowTarget(build_workflow, intermediate_outputs="commentary" if os.environ.get("SHOW_DRAFTS") else "hide")
 host = AgentFrameworkHost(target, channels=[ResponsesChannel(run_hook=run_hook)], state_dir=STATE)
 
 if __name__ == "__main__":
