@@ -40,6 +40,7 @@ from agent_framework_orchestrations import (
 from states import State
 
 from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting.targets.workflow import WorkflowTarget
 from agent_framework_hosting_responses import ResponsesChannel
 
 Said = Sequence[str | Content]
@@ -251,6 +252,20 @@ async def test_each_orchestration_streams_what_it_answers_one_shot(kind: str) ->
     deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
     assert "".join(deltas) == "".join(says("one"))
     assert messages_of(final) == says("one")
+
+
+@pytest.mark.behaviour("F7")
+async def test_what_others_say_on_the_way_is_commentary_if_the_operator_shows_it() -> None:
+    builder = SequentialBuilder(
+        participants=[speaker("writer"), speaker("editor")],
+        output_from=["editor"],
+        intermediate_output_from="all_other",
+    )
+    async with hosted(WorkflowTarget(builder, intermediate_outputs="commentary")) as served:
+        said = await served.client.responses.create(model="m", input="one")
+
+    assert messages_of(said) == ["writer:one", "editor:one"]
+    assert [item.phase for item in said.output] == ["commentary", None]
 
 
 async def test_the_notice_with_which_a_group_chat_ends_can_be_left_out() -> None:
