@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent_framework_hosting.errors import WrongAnswer
@@ -67,17 +67,22 @@ def answers_in(items: Sequence[JsonObject], waiting: Waiting, context: Context) 
     return Answers(values=values, rest=tuple(rest), open_calls=frozenset(asked))
 
 
-def check_nothing_is_answered_again(items: Sequence[JsonObject], context: Sequence[JsonObject]) -> None:
-    """Refuse answers to what was asked and answered before, for a target that waits for none.
+def check_nothing_is_answered_late(
+    items: Sequence[JsonObject], context: Sequence[JsonObject], approvals: Container[str]
+) -> None:
+    """Refuse answers to what was asked before, for a target that does not wait for any.
 
     Raises:
-        RequestError: an item answers what another one in the context has answered.
+        RequestError: an item answers what another one in the context has answered, or one of the `approvals`, for which
+            nobody waits any more.
     """
     answered = {answered_id for item in context if (answered_id := id_answered_by(item)) is not None}
     for item in items:
         answered_id = id_answered_by(item)
         if answered_id in answered:
             raise _not_open(item, str(answered_id), is_asked=True)
+        if answered_id in approvals:
+            raise errors.approval_late(str(answered_id))
 
 
 def wire_names(waiting: Waiting, context: Context) -> dict[str, str]:

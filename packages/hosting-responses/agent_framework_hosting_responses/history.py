@@ -26,7 +26,7 @@ from agent_framework_hosting.stores.base import SessionKey, SessionStore
 from agent_framework_hosting.targets.base import Asking, Question
 from agent_framework_hosting.targets.served import ServedTarget, ServedTargets
 
-from .answers import Waiting, answers_in, check_nothing_is_answered_again, id_answered_by, wire_names
+from .answers import Waiting, answers_in, check_nothing_is_answered_late, id_answered_by, wire_names
 from .protocol import errors
 from .protocol.json import JsonObject
 from .protocol.pairing import (
@@ -199,7 +199,7 @@ class History:
             backlog=_backlog(backlog, own.items),
             input=own.items,
             session=session,
-            session_key=key,
+            session_key=None if session is None else key,
             answers=own.answers,
             settles=_settled(own, head.context, waiting, partition),
         )
@@ -238,7 +238,8 @@ class History:
                 if session is not None:
                     break
             newer.append(node)
-        return session, key, tuple(item for node in reversed(newer) for item in node.items)
+        unknown = tuple(item for node in reversed(newer) for item in node.items)
+        return session, None if session is None else key, unknown
 
     async def _continued(
         self, partition: Partition, key: SessionKey, target: ServedTarget, *, keeps_session: bool
@@ -312,7 +313,7 @@ class History:
             return _Own(resolved, answers.values)
         check_pairing(resolved, known, must_answer=must_answer, asked=asked)
         if isinstance(target.target, Asking):
-            check_nothing_is_answered_again(resolved, known)
+            check_nothing_is_answered_late(resolved, known, asked)
         return _Own(resolved)
 
 

@@ -243,6 +243,32 @@ async def test_a_workflow_waits_for_its_approval_whoever_answers_in_between(stat
     assert mailers.ran == ["workflow"]
 
 
+async def test_in_a_conversation_a_workflow_begins_anew_after_another_model_and_hears_no_late_answer(state: State) -> None:
+    mailers, writer = Mailers(), Listener("writer")
+    mailer = mailers.new("workflow")
+
+    def asking() -> Workflow:
+        return WorkflowBuilder(start_executor=AgentExecutor(mailer)).build()
+
+    async with live.serve(host_of({"asking": asking, "writer": writer, "steps": steps}, state).app) as served:
+        create: Any = served.client.responses.create
+        conversation = (await served.client.conversations.create()).id
+        asked = await create(model="asking", input="q", conversation=conversation)
+        await create(model="writer", input="meanwhile", conversation=conversation)
+        late = await refusal(create(model="asking", input=approval(asked), conversation=conversation))
+
+        other = (await served.client.conversations.create()).id
+        texts = [
+            (await create(model=name, input=text, conversation=other)).output_text
+            for name, text in (("steps", "a"), ("steps", "b"), ("writer", "c"), ("steps", "d"))
+        ]
+
+    assert late[0] == "input"
+    assert f"Nobody waits for the answer to approval request '{asked.output[0].id}' any more" in late[2]
+    assert mailers.ran == []
+    assert texts == ["a", "a+b", "a|a|b|a+b|c", "d"]
+
+
 @pytest.mark.behaviour("E1")
 async def test_every_user_has_chains_of_his_own_with_every_target(state: State) -> None:
     team = Team()

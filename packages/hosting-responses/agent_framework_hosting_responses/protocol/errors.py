@@ -206,6 +206,13 @@ def approval_answered_already(approval_request_id: str) -> RequestError:
     )
 
 
+def approval_late(approval_request_id: str) -> RequestError:
+    """Refuse the answer to a workflow that does not wait for it: it has begun anew since."""
+    return RequestError(
+        f"Nobody waits for the answer to approval request '{_shown(approval_request_id)}' any more.", param="input"
+    )
+
+
 def approval_missing(approval_request_id: str) -> RequestError:
     """Refuse to go on without an approval that a workflow waits for."""
     return RequestError(
