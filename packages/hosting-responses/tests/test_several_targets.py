@@ -243,7 +243,7 @@ async def test_a_workflow_waits_for_its_approval_whoever_answers_in_between(stat
     assert mailers.ran == ["workflow"]
 
 
-async def test_in_a_conversation_a_workflow_begins_anew_after_another_model_and_hears_no_late_answer(state: State) -> None:
+async def test_in_a_conversation_a_workflow_begins_anew_after_another_model(state: State) -> None:
     mailers, writer = Mailers(), Listener("writer")
     mailer = mailers.new("workflow")
 
