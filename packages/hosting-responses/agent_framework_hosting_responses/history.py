@@ -189,6 +189,10 @@ class History:
         if last is not None:
             key = response_session_key(last)
             session = await self._continued(partition, key, target, keeps_session=request.store)
+            is_answer = isinstance(target.target, Asking) and any(map(id_answered_by, own.items))
+            if session is None and is_answer and await self._sessions.get(partition, key) is None:
+                # The response that asked has been deleted; what it asked is still in the conversation.
+                raise errors.question_gone(last)
         unknown = head.context.length if session is None else head.unknown
         backlog = head.context.all_items()[-unknown:] if unknown else ()
         if session is None:

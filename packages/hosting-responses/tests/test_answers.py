@@ -40,11 +40,15 @@ from states import State, here
 
 from agent_framework_hosting import AgentFrameworkHost
 from agent_framework_hosting.checkpoints import Checkpoints, FileCheckpoints, MemoryCheckpoints
+from agent_framework_hosting.errors import StoreUnavailable
 from agent_framework_hosting.isolation import SHARED
+from agent_framework_hosting.runs.base import RunStatus
 from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.targets.workflow import WorkflowTarget
-from agent_framework_hosting_responses import ResponsesChannel
+from agent_framework_hosting_responses import MemorySettlements, ResponseRecord, ResponsesChannel, ResponsesState
+from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
+from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
 
 SECONDS = 60.0
 
@@ -362,6 +366,149 @@ async def test_a_conversation_goes_on_with_the_answer_and_with_nothing_else() ->
     assert "already been answered" in again
 
 
+@pytest.mark.behaviour("F3", "F4")
+@pytest.mark.usefixtures("on_every_store")
+@pytest.mark.parametrize(
+    "mode", [{}, {"stream": True}, {"background": True}], ids=["one-shot", "streamed", "background"]
+)
+async def test_questions_in_a_conversation_are_answered_one_at_a_time_or_together(mode: dict[str, Any]) -> None:
+    async with live.serve(host_of(asking).app) as served:
+        responses = served.client.responses
+        conversation = await served.client.conversations.create()
+
+        async def turn(**body: Any) -> Any:
+            made = await responses.create(model="m", conversation=conversation.id, **mode, **body)
+            if "stream" in mode:
+                return [event async for event in made][-1].response
+            return await ended(responses, made)
+
+        first, second, third = calls_of(await turn(input="bool int str"))
+        one = await turn(input=[answer(second, "2")])
+        assert second.call_id in await refusal(
+            responses.create, input=[answer(third, "x"), answer(second, "3")], conversation=conversation.id
+        )
+        rest = await turn(input=[answer(third, "x"), answer(first, "false")])
+        after = await turn(input="hello")
+
+    assert (text_of(one), calls_of(one)) == ("2", [])
+    assert "'x'" in text_of(rest)
+    assert "('A1', False)" in text_of(rest)
+    assert text_of(after) == "[hello]"
+
+
+@pytest.mark.behaviour("F4", "A9")
+async def test_of_two_answers_in_a_conversation_at_the_same_moment_one_is_heard(durable_state: State) -> None:
+    async with live.serve(host_of(asking, **durable_state.options).app) as served:
+        responses = served.client.responses
+        conversation = await served.client.conversations.create()
+        asked = await responses.create(model="m", input="str int", conversation=conversation.id)
+        one, two = calls_of(asked)
+        results = await asyncio.gather(
+            *(
+                responses.create(model="m", input=[given], conversation=conversation.id)
+                for given in (answer(one, "a"), answer(two, "2"), answer(one, "b"))
+            ),
+            return_exceptions=True,
+        )
+        items = [item async for item in served.client.conversations.items.list(conversation.id)]
+
+    assert sum(isinstance(result, openai.BadRequestError) for result in results) == 2
+    assert len([item for item in items if item.type == "function_call_output"]) == 1
+
+
+@pytest.mark.behaviour("F4", "A2")
+@pytest.mark.usefixtures("on_every_store")
+async def test_a_response_that_waits_is_continued_once_and_an_earlier_one_by_anybody() -> None:
+    async with hosted(asking) as responses:
+        before = await responses.create(model="m", input="hello")
+        asked = await responses.create(model="m", input="str", previous_response_id=before.id)
+        (call,) = calls_of(asked)
+        done = await responses.create(model="m", input=[answer(call, "x")], previous_response_id=asked.id)
+        branch = await refusal(responses.create, input=[answer(call, "y")], previous_response_id=asked.id)
+        foreign = await refusal(responses.create, input=[answer(call, "y")], previous_response_id=before.id)
+        other = await responses.create(model="m", input="str", previous_response_id=before.id)
+        there = await responses.create(
+            model="m", input=[answer(calls_of(other)[0], "z")], previous_response_id=other.id
+        )
+        await responses.delete(asked.id)
+        after = await responses.create(model="m", input="hello", previous_response_id=done.id)
+
+    assert "already been answered" in branch
+    assert call.call_id in foreign
+    assert (done.output_text, there.output_text, after.output_text) == ("'x'", "'z'", "[hello]")
+
+
+@pytest.mark.behaviour("F4", "D5")
+@pytest.mark.usefixtures("on_every_store")
+async def test_what_a_deleted_response_has_asked_cannot_be_answered() -> None:
+    async with live.serve(host_of(asking).app) as served:
+        responses, conversations = served.client.responses, served.client.conversations
+        asked = await responses.create(model="m", input="str")
+        conversation = await conversations.create()
+        there = await responses.create(model="m", input="str", conversation=conversation.id)
+        (call,) = calls_of(there)
+        for response in (asked, there):
+            await responses.delete(response.id)
+        chained = await refusal(
+            responses.create, input=[answer(calls_of(asked)[0], "x")], previous_response_id=asked.id
+        )
+        answered = await refusal(responses.create, input=[answer(call, "x")], conversation=conversation.id)
+        said = await refusal(responses.create, input="hello", conversation=conversation.id)
+        await conversations.items.delete(call.id, conversation_id=conversation.id)
+        after = await responses.create(model="m", input="hello", conversation=conversation.id)
+
+    assert "not found" in chained
+    assert "is gone" in answered
+    assert call.call_id in said
+    assert "[hello]" in after.output_text
+
+
+@pytest.mark.behaviour("F4")
+@pytest.mark.usefixtures("on_every_store")
+async def test_an_answer_on_a_branch_out_of_a_conversation_counts_there_and_nowhere_else() -> None:
+    async with live.serve(host_of(asking).app) as served:
+        responses = served.client.responses
+        conversation = await served.client.conversations.create()
+        asked = await responses.create(model="m", input="str", conversation=conversation.id)
+        (call,) = calls_of(asked)
+        done = await responses.create(model="m", input=[answer(call, "x")], previous_response_id=asked.id)
+        again = await refusal(responses.create, input=[answer(call, "y")], conversation=conversation.id)
+
+    assert done.output_text == "'x'"
+    assert "already been answered" in again
+
+
+@pytest.mark.behaviour("F4")
+async def test_an_answer_whose_items_could_not_be_appended_at_first_is_heard_once() -> None:
+    class Forgetful(MemoryConversationStore):
+        is_broken = False
+
+        async def finish(self, record: ResponseRecord) -> None:
+            if self.is_broken and record.status is RunStatus.COMPLETED:
+                self.is_broken = False
+                raise StoreUnavailable("away")
+            await super().finish(record)
+
+    conversations = Forgetful()
+    responses_store = MemoryResponseStore(conversations=conversations)
+    state = ResponsesState(responses=responses_store, conversations=conversations, settlements=MemorySettlements())
+    host = AgentFrameworkHost(asking, channels=[ResponsesChannel(state=state)])
+    async with live.serve(host.app) as served:
+        responses = served.client.responses
+        conversation = await served.client.conversations.create()
+        asked = await responses.create(model="m", input="str", conversation=conversation.id)
+        (call,) = calls_of(asked)
+        conversations.is_broken = True
+        done = await responses.create(model="m", input=[answer(call, "x")], conversation=conversation.id)
+        again = await refusal(responses.create, input=[answer(call, "y")], conversation=conversation.id)
+        items = [item async for item in served.client.conversations.items.list(conversation.id)]
+
+    assert not conversations.is_broken
+    assert done.output_text == "'x'"
+    assert "already been answered" in again
+    assert [item.type for item in items].count("function_call_output") == 1
+
+
 @pytest.mark.behaviour("F4")
 @pytest.mark.usefixtures("on_every_store")
 async def test_what_is_no_answer_to_an_open_question_is_refused_and_the_workflow_does_not_advance() -> None:
@@ -572,6 +719,11 @@ async def test_a_workflow_asks_more_often_than_a_run_may_have_supersteps() -> No
     assert done.output_text.endswith("'yes'")
 
 
+def text_of(response: Any) -> str:
+    """Return the text of a response, however the client got it."""
+    return "".join(part.text for item in response.output if item.type == "message" for part in item.content)
+
+
 async def ended(responses: Any, response: Any) -> Any:
     """Return a background response as soon as it is terminal."""
     async with asyncio.timeout(SECONDS):
@@ -658,6 +810,58 @@ def approval(asked: Any, *, approve: bool = True) -> Any:
 
 
 KINDS = pytest.mark.parametrize("kind", ["agent", "workflow"])
+
+
+@pytest.mark.behaviour("F4", "F5", "E1")
+@pytest.mark.usefixtures("on_every_store")
+@pytest.mark.parametrize("kind", ["agent", "workflow"])
+async def test_what_is_no_approval_of_an_open_request_is_refused_and_no_tool_runs(kind: str) -> None:
+    ada, bob = ({"x-agent-user-isolation-key": name} for name in ("ada", "bob"))
+    mailer = Mailer(kind)
+    async with hosted(mailer.target, trust_isolation_headers=True) as responses:
+        asked = await responses.create(model="m", input="bob", extra_headers=ada)
+        (question,) = approvals_of(asked)
+        foreign = await responses.create(model="m", input="bob", extra_headers=bob)
+        given = approval(question)
+        inputs: list[Any] = [
+            [{**given, "approval_request_id": "mcpr_forged"}],
+            [{**given, "approval_request_id": 7}],
+            [{**given, "approve": "yes"}],
+            [{**given, "approve": None}],
+            [{**given, "reason": 7}],
+            [{"type": "function_call_output", "call_id": question.id, "output": "true"}],
+            [given, given],
+            [given, {**given, "approve": False}],
+            [approval(approvals_of(foreign)[0])],
+        ]
+        for items in inputs:
+            await refusal(responses.create, input=items, previous_response_id=asked.id, extra_headers=ada)
+        for previous in (asked.id, foreign.id, None):
+            body: Any = {"input": [given], "previous_response_id": previous}
+            await refusal(responses.create, extra_headers=bob, **body)
+        await refusal(responses.create, input=[question.model_dump(), given], extra_headers=ada)
+        assert mailer.sent == []
+        with_reason: Any = [{**given, "reason": "go on"}]
+        done = await responses.create(model="m", input=with_reason, previous_response_id=asked.id, extra_headers=ada)
+
+    assert done.output_text == "done"
+    assert mailer.sent == ["bob"]
+
+
+@pytest.mark.behaviour("F5", "A2")
+@pytest.mark.usefixtures("on_every_store")
+async def test_an_agent_that_went_on_elsewhere_can_be_given_the_approval_on_one_branch() -> None:
+    mailer = Mailer("agent")
+    async with hosted(mailer.target) as responses:
+        asked = await responses.create(model="m", input="bob")
+        (question,) = approvals_of(asked)
+        elsewhere = await responses.create(model="m", input="hello", previous_response_id=asked.id)
+        done = await responses.create(model="m", input=[approval(question)], previous_response_id=asked.id)
+        again = await refusal(responses.create, input=[approval(question)], previous_response_id=elsewhere.id)
+
+    assert (elsewhere.output_text, done.output_text) == ("hello", "done")
+    assert "already been answered" in again
+    assert mailer.sent == ["bob"]
 
 
 @KINDS
