@@ -6,10 +6,14 @@ latter, which does not count, and says something new. A file tells which of them
 
 from __future__ import annotations
 
+import base64
+import json
+import pickle
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -243,6 +247,28 @@ def test_a_functional_workflow_that_is_killed_goes_on_after_its_last_step(
 
     # A checkpoint before the first step and one after each, as those of supersteps are.
     assert executed == KILLS[kill]
+
+
+@pytest.mark.behaviour("F8")
+@pytest.mark.parametrize("durable_state", ["sqlite"], indirect=True)
+def test_a_lost_workflow_whose_checkpoint_cannot_be_read_any_more_fails_and_executes_nothing(
+    home: Home, servers: Nursery
+) -> None:
+    with home.serve(servers, ends=True) as server:
+        first = server.turn("one")
+        home.witness.write_text("")
+        server.die("two", first, at="after 2 save checkpoint")
+        servers.await_death()
+    with closing(sqlite3.connect(home.state.directory / "host.db")) as database, database:
+        forbidden = base64.b64encode(pickle.dumps(Path())).decode()
+        state = json.dumps({"__pickled__": forbidden, "__type__": "pathlib:PosixPath"}).encode()
+        database.execute("UPDATE afhost_checkpoints SET checkpoint = ?", [state])
+
+    with home.serve(servers) as server:
+        second = server.ended(second_of(server, first))
+
+    assert second["status"] == "failed"
+    assert home.executed == "a"
 
 
 @pytest.mark.behaviour("F8", "D6")

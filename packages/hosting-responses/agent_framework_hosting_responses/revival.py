@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from agent_framework_hosting.context import ChannelContext
-from agent_framework_hosting.errors import StaleWrite, StoreUnavailable
+from agent_framework_hosting.errors import StaleWrite, StoreUnavailable, TargetError
 from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, RunKey, RunStatus
 from agent_framework_hosting.targets.base import Resumable, Resumption, abandon, can_resume
@@ -87,7 +87,12 @@ class Revival:
         return turn
 
     async def _revived(self, record: ResponseRecord, attempt: Attempt, served: ServedTarget, told: Replay) -> Turn:
-        resumption = await self._resumption(record, attempt, served)
+        try:
+            resumption = await self._resumption(record, attempt, served)
+        except TargetError:
+            # Nobody can tell what was executed, so nothing may be executed again.
+            logger.exception("A lost run cannot be resumed any more", extra={"run_id": record.key.run_id})
+            return self._failed(record, told, _LOST)
         if record.request is None or not self._may_run(record, attempt, served, told, resumption):
             logger.warning("A lost run has been ended as failed", extra={"run_id": record.key.run_id})
             return self._failed(record, told, _LOST)

@@ -386,6 +386,18 @@ class _FileChain(_Chain):
         _check_id(checkpoint_id)
         return await super().load(checkpoint_id)
 
+    async def list_checkpoints(self, *, workflow_name: str) -> list[WorkflowCheckpoint]:
+        # The framework's storage leaves out what it cannot read, and a run would look as if it had not begun.
+        found: list[WorkflowCheckpoint] = []
+        for path in await asyncio.to_thread(lambda: sorted(self._path.glob("*.json"))):
+            try:
+                found.append(await self.load(path.stem))
+            except WorkflowCheckpointException:
+                if path.exists():
+                    raise
+                # Erased since the directory was read.
+        return [checkpoint for checkpoint in found if checkpoint.workflow_name == workflow_name]
+
     async def delete(self, checkpoint_id: str) -> bool:
         is_deleted = is_checkpoint_id(checkpoint_id) and await super().delete(checkpoint_id)
         if is_deleted:

@@ -126,6 +126,17 @@ def test_a_location_that_is_a_file_is_refused(tmp_path: Path) -> None:
         FileCheckpoints(tmp_path / "file")
 
 
+async def test_what_cannot_be_read_is_not_left_out_of_a_list(tmp_path: Path) -> None:
+    chain = FileCheckpoints(tmp_path).chain(SHARED, "chain")
+    saved = await chain.save(checkpoint())
+    (path,) = tmp_path.rglob("*.json")
+    path.write_text(path.read_text().replace('"state": {}', '"state": {"__pickled__": "", "__type__": ""}'))
+
+    assert path.stem == saved
+    with pytest.raises(WorkflowCheckpointException):
+        await chain.list_checkpoints(workflow_name="workflow")
+
+
 async def test_reading_creates_no_directory(tmp_path: Path) -> None:
     location = tmp_path / "checkpoints"
     chain = FileCheckpoints(location).chain(SHARED, "chain")

@@ -170,6 +170,28 @@ async def test_a_lost_run_goes_on_from_its_last_checkpoint(
     assert session.state[SESSION_STATE_KEY] == {"chain": RUN, "checkpoint_id": last.checkpoint_id}
 
 
+async def check_that_a_run_is_not_taken_for_one_that_did_nothing(knowing: Checkpoints, ignorant: Checkpoints) -> None:
+    state = {"value": Unregistered()}
+    await knowing.chain(SHARED, RUN).save(WorkflowCheckpoint(RUN, "hash", state=state))
+
+    with pytest.raises(TargetError, match="cannot be read any more"):
+        await Steps(ignorant).target().resumption(SHARED, RUN)
+
+
+@pytest.mark.behaviour("F8")
+async def test_a_lost_run_whose_file_cannot_be_read_any_more_did_something(tmp_path: Path) -> None:
+    await check_that_a_run_is_not_taken_for_one_that_did_nothing(
+        FileCheckpoints(tmp_path, allowed_checkpoint_types=[Unregistered]), FileCheckpoints(tmp_path)
+    )
+
+
+@pytest.mark.behaviour("F8")
+async def test_a_lost_run_whose_row_cannot_be_read_any_more_did_something(database: Database) -> None:
+    await check_that_a_run_is_not_taken_for_one_that_did_nothing(
+        SqlCheckpoints(database, allowed_checkpoint_types=[Unregistered]), SqlCheckpoints(database)
+    )
+
+
 @pytest.mark.behaviour("F8")
 async def test_the_mark_of_a_checkpoint_is_what_was_settled_before_it(checkpoints: Checkpoints) -> None:
     steps = Steps(checkpoints)

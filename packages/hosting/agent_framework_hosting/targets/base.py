@@ -152,6 +152,7 @@ class Resumable(Protocol):
 
         Raises:
             StoreError: it cannot be read now.
+            TargetError: it cannot be read any more.
         """
         ...
 

@@ -137,6 +137,8 @@ class WorkflowTarget:
             stored = await self._typed.chain(partition, run_id).list_checkpoints(workflow_name=run_id)
         except OSError as error:
             raise StoreUnavailable("The checkpoints of the run cannot be read.") from error
+        except WorkflowCheckpointException as error:
+            raise TargetError("The checkpoints of the run cannot be read any more.") from error
         resumable = [checkpoint for checkpoint in stored if RUN_METADATA_KEY in checkpoint.metadata]
         if not resumable:
             return None
