@@ -259,6 +259,26 @@ async def test_hostile_answers_are_refused_and_the_question_stays_open() -> None
     assert done.output_text == "('A1', True)"
 
 
+@pytest.mark.behaviour("F3")
+@pytest.mark.usefixtures("on_every_store")
+@pytest.mark.parametrize(
+    "text", ["\0", "\ud83d", "\u2028\r\n", '{"__pickled__": "x", "__type__": "builtins:int"}', "x" * 1_000_000]
+)
+async def test_an_answer_may_be_any_text(text: str) -> None:
+    async with live.serve(host_of(asking).app) as served:
+        responses = served.client.responses
+        asked = await responses.create(model="m", input="str int")
+        one, two = calls_of(asked)
+        body = {"input": [answer(one, text)], "previous_response_id": asked.id}
+        # Not with the client, which cannot send half an emoji.
+        answered = await served.http.post(
+            "/responses", content=json.dumps(body), headers={"content-type": "application/json"}
+        )
+        done = await responses.create(model="m", input=[answer(two, "2")], previous_response_id=answered.json()["id"])
+
+    assert done.output_text == f"{text!r}|2"
+
+
 @pytest.mark.behaviour("F3", "F4")
 @pytest.mark.usefixtures("on_every_store")
 async def test_a_nested_workflow_asks_and_is_answered() -> None:
