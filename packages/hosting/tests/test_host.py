@@ -620,6 +620,8 @@ async def test_a_directory_of_checkpoints_is_no_mistake_for_an_agent(tmp_path: P
         ({"state_dir": {"session": "x"}}, "has the key 'session'"),
         ({"state_dir": "x", "database_url": "postgresql:///app"}, "leave one out"),
         ({"database_url": "mysql:///app"}, "use postgresql"),
+        ({"allowed_checkpoint_types": "app:State"}, "allowed_checkpoint_types has 'app:State'"),
+        ({"target": new_workflow(), "checkpoint_location": 3}, "checkpoint_location must be the path"),
     ],
 )
 def test_options_of_state_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
