@@ -30,6 +30,11 @@ async def erase_session(context: ChannelContext, key: RunKey) -> None:
         session = await context.session_store.get(key.partition, session_key)
         if session is not None:
             await _erase_more(context, key, session)
+    elif context.database is not None:
+        from .stores.sql_erasure import erasing_checkpoints  # noqa: PLC0415  optional dependency
+
+        # Of workflows that are not served any more.
+        await erasing_checkpoints(context.database)([key])
     # Whatever the response says: a run that failed late has stored one that nobody continues.
     await context.session_store.delete(key.partition, session_key)
 

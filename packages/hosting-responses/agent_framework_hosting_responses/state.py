@@ -50,6 +50,7 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
     from agent_framework_hosting.stores.sql import SqlSessionStore  # noqa: PLC0415
 
     from .stores.sql_conversations import SqlConversationStore  # noqa: PLC0415
+    from .stores.sql_erasure import erasing_checkpoints  # noqa: PLC0415
     from .stores.sql_responses import SqlResponseStore  # noqa: PLC0415
     from .stores.sql_settlements import SqlSettlements  # noqa: PLC0415
 
@@ -57,12 +58,13 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
         context.database,
         retention=Retention(max_age=settings.max_conversation_age, max_entries=settings.max_conversations),
     )
-    # An agent's sessions in the same database go with their responses, many at once.
+    # An agent's sessions in the same database go with their responses, many at once; checkpoints are of workflows that
+    # were served before.
     is_all = isinstance(context.session_store, SqlSessionStore) and not keeps_more(context.targets)
     kept_responses = SqlResponseStore(
         context.database,
         retention=Retention(max_age=settings.max_response_age, max_entries=settings.max_responses),
-        before_pruning=None if is_all else before_pruning(context),
+        before_pruning=erasing_checkpoints(context.database) if is_all else before_pruning(context),
     )
     logs, answered = context.durable_log, SqlSettlements(context.database)
     return ResponsesState(

@@ -152,10 +152,10 @@ async def test_a_lost_run_of_a_target_that_is_gone_fails_and_says_why(durable_st
 
 
 @pytest.mark.behaviour("D5")
-@pytest.mark.parametrize("is_served", [True, False])
+@pytest.mark.parametrize("served_then", ["all", "another workflow", "agents"])
 @pytest.mark.parametrize("how", ["deleted", "forgotten"])
 async def test_what_is_erased_of_one_target_is_nowhere_whatever_else_is_served(
-    durable_state: State, how: str, *, is_served: bool
+    durable_state: State, how: str, served_then: str
 ) -> None:
     # In the database, where they can be found without the workflow they are of.
     options = dict(durable_state.options)
@@ -170,8 +170,9 @@ async def test_what_is_erased_of_one_target_is_nowhere_whatever_else_is_served(
     async with live.serve(host_with(team.targets).app) as served:
         made = [await served.client.responses.create(model=name, input=SECRET) for name in team.targets]
     before = stored.places_of(durable_state, SECRET)
-    targets = team.targets if is_served else {"writer": team.writer, "other": steps}
-    host = host_with(targets)
+    agents = {"writer": team.writer}
+    targets = {"all": team.targets, "another workflow": {**agents, "other": steps}, "agents": agents}
+    host = host_with(targets[served_then])
     async with live.serve(host.app) as served:
         if how == "deleted":
             for response in made:
