@@ -11,7 +11,17 @@ import live
 import openai
 import pytest
 import stored
-from agent_framework import Agent, AgentExecutor, Content, Workflow, WorkflowBuilder, tool
+from agent_framework import (
+    Agent,
+    AgentExecutor,
+    Content,
+    Executor,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowContext,
+    handler,
+    tool,
+)
 from states import State
 from team import SECONDS, Listener, Team, ended, host_of, refusal, steps
 
@@ -121,6 +131,62 @@ async def test_a_lost_run_is_run_again_by_its_own_target_if_that_may_repeat(dura
     }
     assert ends["again"].output_text == "answer of again"
     assert [len(agent.runs) for agent in agents.values()] == [1, 0, 0]
+
+
+class First(Executor):
+    """Passes on what it hears."""
+
+    def __init__(self, executed: list[str]) -> None:
+        super().__init__(id="first")
+        self.executed = executed
+
+    @handler
+    async def hear(self, message: str, ctx: WorkflowContext[str, str]) -> None:
+        self.executed.append("first")
+        await ctx.send_message(message)
+
+
+class Second(Executor):
+    """Answers when the gate is open."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(id="second")
+        self.gate = gate
+
+    @handler
+    async def answer(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
+        await self.gate.wait()
+        await ctx.yield_output(f"answer to {message}")
+
+
+async def test_a_lost_run_of_one_workflow_among_others_goes_on_from_its_own_checkpoint(durable_state: State) -> None:
+    gates, executed = {name: Gate() for name in ("one", "two")}, dict[str, list[str]]()
+
+    def builder(name: str) -> Any:
+        def build() -> Workflow:
+            first, second = First(executed.setdefault(name, [])), Second(gates[name])
+            return WorkflowBuilder(start_executor=first, output_from=[second]).add_edge(first, second).build()
+
+        return build
+
+    def host() -> AgentFrameworkHost:
+        targets = {name: builder(name) for name in gates}
+        return AgentFrameworkHost(targets, channels=[ResponsesChannel()], shutdown_grace=0, **durable_state.options)
+
+    async with live.serve(host().app) as served:
+        made = [
+            await served.client.responses.create(model=name, input=name, background=True) for name in ("two", "one")
+        ]
+        for gate in gates.values():
+            await asyncio.wait_for(gate.reached.wait(), SECONDS)
+    for gate in gates.values():
+        gate.open()
+    async with live.serve(host().app) as served:
+        ends = [await ended(served, response.id) for response in made]
+
+    assert [end.output_text for end in ends] == ["answer to two", "answer to one"]
+    # Not again: each goes on from where it was.
+    assert executed == {"one": ["first"], "two": ["first"]}
 
 
 async def test_a_lost_run_of_a_target_that_is_gone_fails_and_says_why(durable_state: State) -> None:
