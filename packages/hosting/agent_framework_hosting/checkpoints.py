@@ -404,12 +404,30 @@ class _FileChain(_Chain):
             await asyncio.to_thread(self._directories.remove_if_empty, self._path)
         return is_deleted
 
+    async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
+        # Also of what cannot be read: it has to be found to be erased.
+        return await asyncio.to_thread(self._ids, workflow_name)
+
+    def _ids(self, workflow_name: str) -> list[str]:
+        files = [Path(entry.path) for entry in _entries(self._path) if entry.name.endswith(".json")]
+        return [path.stem for path in files if _name_in(path) in {workflow_name, None}]
+
     async def _save(self, checkpoint: WorkflowCheckpoint) -> str:
         storage = await asyncio.to_thread(self._files)
         return await storage.save(checkpoint)
 
     def _files(self) -> FileCheckpointStorage:
         return FileCheckpointStorage(self._path, allowed_checkpoint_types=sorted(self._allowed_types))
+
+
+def _name_in(path: Path) -> str | None:
+    """Return the workflow name in a file, `None` if it is damaged or gone."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    name = stored.get("workflow_name") if isinstance(stored, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _check_id(checkpoint_id: str) -> None:

@@ -135,6 +135,9 @@ async def test_what_cannot_be_read_is_not_left_out_of_a_list(tmp_path: Path) -> 
     assert path.stem == saved
     with pytest.raises(WorkflowCheckpointException):
         await chain.list_checkpoints(workflow_name="workflow")
+    # What is not found cannot be erased.
+    assert await chain.list_checkpoint_ids(workflow_name="workflow") == [saved]
+    assert await chain.list_checkpoint_ids(workflow_name="other") == []
 
 
 async def test_reading_creates_no_directory(tmp_path: Path) -> None:
