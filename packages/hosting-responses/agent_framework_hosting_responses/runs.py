@@ -450,7 +450,7 @@ class ResponseRuns:
     def _hosted(self, turn: Turn, attempt: Attempt) -> HostedRun:
         """Return what the target learns of the run, so that another process can go on with it."""
 
-        async def settle() -> object:
+        async def flush() -> object:
             turn.require_right(attempt)
             await turn.log.append(attempt, ())
             return to_builtins(turn.encoder.memo)
@@ -458,7 +458,7 @@ class ResponseRuns:
         return HostedRun(
             run_id=turn.key.run_id,
             attempt=attempt.number,
-            settle=settle if self._revival.may_repeat(turn.record) else None,
+            flush=flush if self._revival.may_repeat(turn.record) else None,
             resumption=turn.resumption,
         )
 

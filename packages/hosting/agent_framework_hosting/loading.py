@@ -83,16 +83,18 @@ async def build_host(reference: str, *, path: str | None = None) -> AgentFramewo
         if path is not None:
             raise ConfigurationError(f"{reference} is a host with paths of its own: leave --path out.")
         return found
-    if (
-        not callable(found)
-        and not isinstance(found, Mapping)
-        and not any(callable(getattr(found, name, None)) for name in ("run", "stream", "build"))
-    ):
+    if not _is_target(found):
         raise ConfigurationError(
             f"{reference} gives a {type(found).__name__}: it must be an agent, a workflow, a builder of one, a mapping of "
             "names to several of these, a function that returns one of all that, or an AgentFrameworkHost."
         )
     return AgentFrameworkHost(cast("Any", found), channels=[_responses_channel(DEFAULT_PATH if path is None else path)])
+
+
+def _is_target(found: object) -> bool:
+    """Whether the host may accept it, which says for itself what is wrong."""
+    has_method = any(callable(getattr(found, name, None)) for name in ("run", "stream", "build"))
+    return has_method or callable(found) or isinstance(found, Mapping)
 
 
 def _is_factory(found: object) -> bool:

@@ -434,10 +434,10 @@ class Steps:
         """Return what an attempt in a process of its own puts out, until it dies if it does."""
         updates: list[AgentResponseUpdate] = []
 
-        async def settle() -> int:
+        async def flush() -> int:
             return len(updates)
 
-        hosted = HostedRun(run_id="resp_1", attempt=number, settle=settle, resumption=resumption)
+        hosted = HostedRun(run_id="resp_1", attempt=number, flush=flush, resumption=resumption)
         given = TargetInput(messages=[Message("user", [">"])], session=session or AgentSession(), run=hosted)
         try:
             async with aclosing(self.target().stream(given)) as stream:
@@ -516,11 +516,11 @@ async def test_a_run_that_is_lost_after_an_answer_keeps_the_answers_and_hides_wh
     target = WorkflowTarget(asking_both)
     await run(target, "go", session)
 
-    async def settle() -> str:
+    async def flush() -> str:
         return "mark"
 
     async def attempt(number: int, resumption: Resumption | None) -> AgentResponse[Any]:
-        hosted = HostedRun(run_id="resp_2", attempt=number, settle=settle, resumption=resumption)
+        hosted = HostedRun(run_id="resp_2", attempt=number, flush=flush, resumption=resumption)
         turn = TargetInput(messages=[], session=session, run=hosted, answers={"first": "one"})
         async with aclosing(target.stream(turn)) as updates:
             return AgentResponse.from_updates([update async for update in updates])

@@ -95,7 +95,7 @@ class Steps:
         self.checkpoints = checkpoints
         self.executed: list[str] = []
         self.dies_in: set[str] = set()
-        self.settled: list[int] = []
+        self.flushed: list[int] = []
 
     def build(self) -> Workflow:
         a, b, c = (
@@ -118,14 +118,14 @@ class Steps:
         """Return the texts that an attempt in a process of its own puts out, until it dies if it does."""
         updates: list[AgentResponseUpdate] = []
 
-        async def settle() -> int:
-            self.settled.append(len(updates))
+        async def flush() -> int:
+            self.flushed.append(len(updates))
             return len(updates)
 
         given = TargetInput(
             messages=[Message("user", ["hi"])],
             session=session or AgentSession(),
-            run=HostedRun(run_id=run_id, attempt=number, settle=settle, resumption=resumption),
+            run=HostedRun(run_id=run_id, attempt=number, flush=flush, resumption=resumption),
         )
         try:
             async with aclosing(self.target().stream(given)) as stream:
@@ -193,7 +193,7 @@ async def test_a_lost_run_whose_row_cannot_be_read_any_more_did_something(databa
 
 
 @pytest.mark.behaviour("F8")
-async def test_the_mark_of_a_checkpoint_is_what_was_settled_before_it(checkpoints: Checkpoints) -> None:
+async def test_the_mark_of_a_checkpoint_is_what_was_flushed_before_it(checkpoints: Checkpoints) -> None:
     steps = Steps(checkpoints)
     steps.dies_in.add("c")
     await steps.attempt()
@@ -201,7 +201,7 @@ async def test_the_mark_of_a_checkpoint_is_what_was_settled_before_it(checkpoint
     resumption = await steps.target().resumption(SHARED, RUN)
 
     # Before anything was executed, after "a", and after the two pieces of "b".
-    assert steps.settled == [0, 1, 3]
+    assert steps.flushed == [0, 1, 3]
     assert resumption is not None
     assert (resumption.mark, resumption.attempt) == (3, 1)
 
@@ -300,13 +300,13 @@ async def test_a_run_that_nobody_may_resume_stores_nothing_before_its_end(checkp
 async def test_a_process_that_has_lost_the_run_stores_nothing_and_stops(checkpoints: Checkpoints) -> None:
     steps = Steps(checkpoints)
 
-    async def settle() -> int:
+    async def flush() -> int:
         if steps.executed:
             raise StaleWrite("Another process has the run.")
         return 0
 
     given = TargetInput(
-        messages=[Message("user", ["hi"])], session=AgentSession(), run=HostedRun(run_id=RUN, settle=settle)
+        messages=[Message("user", ["hi"])], session=AgentSession(), run=HostedRun(run_id=RUN, flush=flush)
     )
 
     with pytest.raises(StaleWrite):
@@ -328,11 +328,11 @@ async def test_nothing_is_executed_of_a_run_whose_beginning_cannot_be_stored(dat
         checkpoints=SqlCheckpoints(database),
     )
 
-    async def settle() -> int:
+    async def flush() -> int:
         return 0
 
     given = TargetInput(
-        messages=[Message("user", ["hi"])], session=AgentSession(), run=HostedRun(run_id=RUN, settle=settle)
+        messages=[Message("user", ["hi"])], session=AgentSession(), run=HostedRun(run_id=RUN, flush=flush)
     )
     with pytest.raises(TargetError, match="register_checkpoint_type"):
         async for _ in target.stream(given):

@@ -19,7 +19,7 @@ TargetKind = Literal["agent", "workflow"]
 class Resumption:
     """Where a run that its process has lost goes on: the last checkpoint of it that was stored.
 
-    `mark` is what `HostedRun.settle` returned before that. `attempt` is the one that stored it.
+    `mark` is what `HostedRun.flush` returned before that. `attempt` is the one that stored it.
     """
 
     checkpoint_id: str
@@ -31,14 +31,14 @@ class Resumption:
 class HostedRun:
     """What a channel knows of a run, for targets that keep something of it.
 
-    `settle` is there if another process goes on with the run when this one dies. It waits until everything that the target
+    `flush` is there if another process goes on with the run when this one dies. It waits until everything that the target
     has yielded is stored, and returns a mark, a JSON value, to be stored with the checkpoint; it raises `StaleWrite`
     or `LeaseLost` if another process has the run already. `resumption` is where this attempt goes on, `None` from the start.
     """
 
     run_id: str
     attempt: int = 1
-    settle: Callable[[], Awaitable[object]] | None = None
+    flush: Callable[[], Awaitable[object]] | None = None
     resumption: Resumption | None = None
 
 

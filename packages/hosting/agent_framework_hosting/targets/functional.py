@@ -72,7 +72,7 @@ class FunctionalTurn(Turn):
         replayed = start.metadata[REPLAY_METADATA_KEY]
         self._all_answers, self._still_asked = replayed["answers"], replayed["asked"]
         self._asked.update(self._still_asked)
-        if self._run.settle is not None and resumption is None:
+        if self._run.flush is not None and resumption is None:
             # Before anything is executed: without it, nobody could tell whether something was.
             await self._save(start)
         return self._workflow.run(
@@ -125,7 +125,7 @@ class FunctionalTurn(Turn):
             replayed: dict[str, object] = {"answers": self._all_answers, "asked": self._still_asked}
             if self._has_returned:
                 replayed["state"] = self._state_after_step
-            elif self._run.settle is not None:
+            elif self._run.flush is not None:
                 # A copy: the function may change what it keeps.
                 self._state_after_step = copy.deepcopy(_users(checkpoint.state))
             await self._held.save(

@@ -118,7 +118,7 @@ class Turn(ABC):
 
     async def advance(self) -> None:
         """Store the checkpoint that the framework has saved since, if the run may be resumed from it."""
-        if self._run.settle is not None:
+        if self._run.flush is not None:
             await self._store()
 
     async def _store(self) -> None:
@@ -138,15 +138,15 @@ class Turn(ABC):
             # Under the name of its chain: a workflow that was given none has another one in every process.
             await self._saved.save(replace(checkpoint, workflow_name=self._chain_id, metadata=metadata))
         except CHECKPOINT_ERRORS as error:
-            if self._run.settle is not None and self._saved.last_id is None:
+            if self._run.flush is not None and self._saved.last_id is None:
                 raise self._unsaved() from error
             logger.warning("A checkpoint could not be stored", exc_info=error)
 
     async def _resume_point(self) -> dict[str, object]:
         """Return what must be in the metadata of a checkpoint that the run may be resumed from."""
-        if self._run.settle is None:
+        if self._run.flush is None:
             return {}
-        mark = await self._run.settle()
+        mark = await self._run.flush()
         return {RUN_METADATA_KEY: {"attempt": self._run.attempt, "mark": mark, "told": self._outputs.told}}
 
     async def _resumed(self, resumption: Resumption) -> WorkflowCheckpoint:
@@ -191,7 +191,7 @@ class Turn(ABC):
         continued from. A process that is killed does not get here, and who may resume the run decides for itself: then the
         newest checkpoint of the run stays, until the run is resumed, or `WorkflowTarget.abandon` is called for it.
         """
-        may_be_resumed = self._run.settle is not None
+        may_be_resumed = self._run.flush is not None
         await tidied(self._saved.settle() if may_be_resumed else self._saved.discard())
 
 

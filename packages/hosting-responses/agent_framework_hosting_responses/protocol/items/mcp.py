@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 from agent_framework import Content
 
 from agent_framework_hosting_responses.protocol.calls import Call, json_text
-from agent_framework_hosting_responses.protocol.json import JsonObject
+from agent_framework_hosting_responses.protocol.json import JsonObject, JsonValue
 from agent_framework_hosting_responses.protocol.memo import AskedApproval
 
 from .draft import Draft
@@ -109,17 +109,12 @@ def write_server_call(draft: Draft, call: Call, result: Content) -> None:
 def write_approval_request(draft: Draft, content: Content) -> None:
     """Ask the client to approve a call; the call itself is not shown besides."""
     call = content.function_call
-    if call is None or (content.id and any(content.id == asked.request_id for asked in draft.approvals.values())):
+    if call is None or _is_asked(draft, content.id):
         return
     draft.before_output()
     draft.calls.absorb(call)
-    raw = responses_item(call.raw_representation)
-    is_upstream = raw is not None and raw["type"] == "mcp_approval_request"
-    item_id = draft.output.claim_id("mcp_approval_request", raw.get("id") if raw and is_upstream else None)
-    request_id = content.id or call.id or call.call_id or ""
-    draft.approvals[item_id] = AskedApproval(
-        request_id=request_id, call_id=call.call_id or request_id, hosted=call.hosted is True
-    )
+    item_id = draft.output.claim_id("mcp_approval_request", _upstream_id(call))
+    draft.approvals[item_id] = _asked(content, call)
     draft.output.write(
         {
             "id": item_id,
@@ -129,6 +124,20 @@ def write_approval_request(draft: Draft, content: Content) -> None:
             "arguments": _arguments(call) or "{}",
         }
     )
+
+
+def _is_asked(draft: Draft, request_id: str | None) -> bool:
+    return bool(request_id) and any(request_id == asked.request_id for asked in draft.approvals.values())
+
+
+def _upstream_id(call: Content) -> JsonValue:
+    raw = responses_item(call.raw_representation)
+    return raw.get("id") if raw is not None and raw["type"] == "mcp_approval_request" else None
+
+
+def _asked(content: Content, call: Content) -> AskedApproval:
+    request_id = content.id or call.id or call.call_id or ""
+    return AskedApproval(request_id=request_id, call_id=call.call_id or request_id, hosted=call.hosted is True)
 
 
 def _call(name: str, arguments: str, server_label: str) -> JsonObject:
