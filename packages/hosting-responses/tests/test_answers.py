@@ -100,13 +100,14 @@ for kind in (Refund, Verdict, Address, Color, Said):
 class Clerk(Executor):
     """Asks for what it is told to ask, and says what it was answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, confirmation: str | None = "confirmation") -> None:
         super().__init__(id="clerk")
         self.answers: list[str] = []
+        # The name of a request; `None` for another one each time.
+        self.confirmation = confirmation
 
     async def _confirm(self, ctx: WorkflowContext[Any, str]) -> None:
-        # Under the same name whenever it is asked.
-        await ctx.request_info("sure?", str, request_id="confirmation")
+        await ctx.request_info("sure?", str, request_id=self.confirmation)
 
     @handler
     async def ask(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
@@ -722,9 +723,16 @@ async def check_what_is_gone(checkpoints: Checkpoints) -> None:
 
 
 @pytest.mark.behaviour("F3")
-async def test_a_workflow_asks_more_often_than_a_run_may_have_supersteps() -> None:
+@pytest.mark.parametrize("is_nested", [False, True])
+async def test_a_workflow_asks_more_often_than_a_run_may_have_supersteps(*, is_nested: bool) -> None:
     def impatient() -> Workflow:
-        return WorkflowBuilder(start_executor=Clerk(), name="clerk", max_iterations=4).build()
+        # The framework loses what a nested workflow asks again under the same name.
+        clerk = Clerk(confirmation=None)
+        asks = WorkflowBuilder(start_executor=clerk, name="clerk", max_iterations=4).build()
+        if not is_nested:
+            return asks
+        nested = WorkflowExecutor(asks, id="nested", propagate_request=True, allow_direct_output=True)
+        return WorkflowBuilder(start_executor=nested, name="outer", max_iterations=4).build()
 
     async with hosted(impatient) as responses:
         response = await responses.create(model="m", input="confirm")

@@ -21,9 +21,8 @@ from agent_framework import (
 
 from ..checkpoints import Checkpoints
 from ..isolation import Partition
+from . import nested
 
-_STATES: Final = "_executor_state"
-_NESTED: Final = "sub_workflow_checkpoint"
 _UNIONS: Final = (Union, types.UnionType)
 _SPECIAL: Final = (Any, ...)
 
@@ -106,11 +105,13 @@ def restored(kind: Any) -> Any:
 
 def _mapped(checkpoint: WorkflowCheckpoint, change: Callable[[Any], Any]) -> WorkflowCheckpoint:
     """Return the checkpoint with every type of an answer changed: open and just given ones, and those of nested workflows."""
-    pending = {name: _event(event, change) for name, event in checkpoint.pending_request_info_events.items()}
-    messages = {name: [_message(sent, change) for sent in each] for name, each in checkpoint.messages.items()}
-    states = {name: _state(state, change) for name, state in checkpoint.state.get(_STATES, {}).items()}
-    state = {**checkpoint.state, _STATES: states} if states else checkpoint.state
-    return replace(checkpoint, pending_request_info_events=pending, messages=messages, state=state)
+
+    def mapped(one: WorkflowCheckpoint) -> WorkflowCheckpoint:
+        pending = {name: _event(event, change) for name, event in one.pending_request_info_events.items()}
+        messages = {name: [_message(sent, change) for sent in each] for name, each in one.messages.items()}
+        return replace(one, pending_request_info_events=pending, messages=messages)
+
+    return nested.changed(checkpoint, mapped)
 
 
 def _event(event: WorkflowEvent[Any], change: Callable[[Any], Any]) -> WorkflowEvent[Any]:
@@ -123,8 +124,3 @@ def _event(event: WorkflowEvent[Any], change: Callable[[Any], Any]) -> WorkflowE
 def _message(sent: WorkflowMessage, change: Callable[[Any], Any]) -> WorkflowMessage:
     asked = sent.original_request_info_event
     return sent if asked is None else replace(sent, original_request_info_event=_event(asked, change))
-
-
-def _state(state: Any, change: Callable[[Any], Any]) -> Any:
-    nested = state.get(_NESTED) if isinstance(state, dict) else None
-    return {**state, _NESTED: _mapped(nested, change)} if isinstance(nested, WorkflowCheckpoint) else state

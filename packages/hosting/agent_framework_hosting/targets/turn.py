@@ -24,6 +24,7 @@ from ..checkpoints import CHECKPOINT_ERRORS, Checkpoints, ReadOnlyCheckpoints, R
 from ..errors import StoreError, TargetError
 from .base import HostedRun, Resumption, TargetInput
 from .inputs import input_for
+from .nested import changed
 from .outputs import WorkflowOutputs
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,8 @@ class _FirstCheckpoints(ReadOnlyCheckpoints):
     """
 
     async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
-        """Return a copy of the checkpoint, as if nothing had been executed before it."""
-        return replace(await super().load(checkpoint_id), iteration_count=0)
+        """Return a copy of the checkpoint, as if nothing had been executed before it, nor in nested workflows."""
+        return changed(await super().load(checkpoint_id), lambda checkpoint: replace(checkpoint, iteration_count=0))
 
 
 class Turn(ABC):
