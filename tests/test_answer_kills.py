@@ -174,7 +174,7 @@ def test_an_answer_whose_server_is_killed_while_it_runs_can_be_given_again(
         ("inside 1 SqlResponseStore.save.save", {}),
         ("inside 1 SqlSettlements._settle", {"store": False}),
         ("after 1 SqlSettlements._settle", {"store": False}),
-        ("inside 1 SqlSettlements.confirm.<lambda>", {"store": False}),
+        ("inside 1 SqlSettlements._confirm", {"store": False}),
     ],
 )
 @pytest.mark.behaviour("F3", "F4")
@@ -200,7 +200,7 @@ def test_an_answer_whose_server_is_killed_at_a_write_can_be_given_again(
     ("kill", "mode"),
     [
         ("after 1 SqlResponseStore.save.save", {}),
-        ("after 1 SqlSettlements.confirm.<lambda>", {"store": False}),
+        ("after 1 SqlSettlements._confirm", {"store": False}),
     ],
 )
 @pytest.mark.behaviour("F4")

@@ -443,6 +443,7 @@ class ResponseRuns:
             if self._response_hook is not None:
                 await self._hook(self._response_hook, turn, stream.result(), replaces=waits_for_hook)
             await self._keep_session(turn, stream)
+        await turn.keep_answers(self._settlements)
         # Last: a session that cannot be stored, named ones included, fails the run instead of leaving it open.
         turn.require_right(attempt)
         turn.untold += encoder.complete()
@@ -489,9 +490,6 @@ class ResponseRuns:
         status = RunStatus(turn.encoder.status)
         has_succeeded = status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
         has_session = turn.has_session and has_succeeded
-        if has_succeeded and turn.settles and turn.only_owner:
-            # First: whoever was taken for dead meanwhile has answered nothing.
-            await self._settlements.confirm(turn.key)
         await self._save(turn, attempt, status, has_session=has_session)
         if not has_succeeded:
             # Before the log is closed: whoever finds it open does this again.

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent_framework import AgentSession
 
-from agent_framework_hosting.errors import LeaseLost
+from agent_framework_hosting.errors import LeaseLost, RunError, StaleWrite
 from agent_framework_hosting.isolation import IsolationKeys
 from agent_framework_hosting.runs.base import Attempt, LogEntry, RunEngine, RunKey, RunLog
 from agent_framework_hosting.stores.base import SessionKey
@@ -19,7 +19,7 @@ from agent_framework_hosting.types import ChannelRequest
 
 from .protocol.encoder import ResponseEncoder
 from .protocol.json import JsonObject
-from .stores.base import QuestionKey, ResponseRecord, ResponseStore
+from .stores.base import QuestionKey, ResponseRecord, ResponseStore, Settlements
 from .stores.context import EMPTY, Context
 
 
@@ -86,6 +86,19 @@ class Turn:
         """Raise `LeaseLost` when somebody else has ended the response, or will."""
         if self.attempt is not attempt:
             raise LeaseLost("Another attempt has begun.")
+
+    async def keep_answers(self, settlements: Settlements) -> None:
+        """Have what is answered stay so when this process dies, if nobody else knows of the response.
+
+        Raises:
+            RunError: the process was taken for dead meanwhile, so that the run has answered nothing.
+        """
+        if not (self.settles and self.only_owner) or self.encoder.has_failed:
+            return
+        try:
+            await settlements.confirm(self.settles, by=self.key)
+        except StaleWrite as error:  # no other process has the run: it is ended here or never
+            raise RunError("What the run answers was opened again.") from error
 
     async def tell(self, attempt: Attempt, *, closes: bool = False) -> None:
         """Append what the log does not have yet."""

@@ -46,6 +46,7 @@ from agent_framework_hosting.runs.base import RunStatus
 from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.targets.workflow import WorkflowTarget
+from agent_framework_hosting.testing.agents import Gate
 from agent_framework_hosting_responses import MemorySettlements, ResponseRecord, ResponsesChannel, ResponsesState
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
 from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
@@ -750,6 +751,68 @@ async def test_a_workflow_asks_more_often_than_a_run_may_have_supersteps(*, is_n
 def text_of(response: Any) -> str:
     """Return the text of a response, however the client got it."""
     return "".join(part.text for item in response.output if item.type == "message" for part in item.content)
+
+
+class Waiter(Clerk):
+    """Hears the answer `wait` when it is let through."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    async def _note(self, answer: object, ctx: WorkflowContext[Any, str]) -> None:
+        if answer == "wait":
+            await self._gate.wait()
+        await super()._note(answer, ctx)
+
+
+async def result(responses: Any, mode: str, **body: Any) -> Any:
+    """Return the terminal response of a run in the mode."""
+    if mode == "streamed":
+        events = [event async for event in await responses.create(model="m", stream=True, **body)]
+        return events[-1].response
+    return await ended(responses, await responses.create(model="m", background=mode == "background", **body))
+
+
+@pytest.mark.behaviour("F4")
+@pytest.mark.usefixtures("on_every_store")
+@pytest.mark.parametrize("mode", ["one-shot", "streamed", "background"])
+async def test_an_answer_that_is_not_stored_ends_though_what_asked_is_deleted_meanwhile(mode: str) -> None:
+    gate = Gate()
+    async with hosted(lambda: WorkflowBuilder(start_executor=Waiter(gate), name="clerk").build()) as responses:
+        asked = await responses.create(model="m", input="str")
+        given: Any = {"input": [answer(calls_of(asked)[0], "wait")], "previous_response_id": asked.id, "store": False}
+        answering = asyncio.create_task(result(responses, mode, **given))
+        await asyncio.wait_for(gate.reached.wait(), SECONDS)
+        await responses.delete(asked.id)
+        gate.open()
+        done = await asyncio.wait_for(answering, SECONDS)
+
+    assert (done.status, done.output_text) == ("completed", "'wait'")
+
+
+@pytest.mark.behaviour("F4")
+@pytest.mark.parametrize("mode", ["one-shot", "streamed", "background"])
+async def test_an_answer_that_is_not_stored_fails_when_its_process_was_taken_for_dead(
+    mode: str, durable_state: State
+) -> None:
+    gate, channel = Gate(), ResponsesChannel()
+    waiting = WorkflowTarget(lambda: WorkflowBuilder(start_executor=Waiter(gate), name="clerk").build())
+    async with live.serve(AgentFrameworkHost(waiting, channels=[channel], **durable_state.options).app) as served:
+        responses = served.client.responses
+        asked = await responses.create(model="m", input="str")
+        given: Any = {"previous_response_id": asked.id, "store": False}
+        (call,) = calls_of(asked)
+        answering = asyncio.create_task(failed_run(responses, mode, input=[answer(call, "wait")], **given))
+        await asyncio.wait_for(gate.reached.wait(), SECONDS)
+        state: Any = channel.service.state
+        for owner in await state.responses.running_owners():
+            await state.settlements.release(owner)
+        gate.open()
+        await asyncio.wait_for(answering, SECONDS)
+        again = await responses.create(model="m", input=[answer(call, "again")], **given)
+
+    assert again.output_text == "'again'"
 
 
 async def ended(responses: Any, response: Any) -> Any:

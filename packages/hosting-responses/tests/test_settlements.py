@@ -63,7 +63,8 @@ class NeverOpen(MemorySettlements):
 
 
 class ConfirmForgets(MemorySettlements):
-    async def confirm(self, by: RunKey) -> None:
+    async def confirm(self, questions: Collection[QuestionKey], *, by: RunKey) -> None:
+        del questions
         await self.reopen(by)
 
 

@@ -64,7 +64,7 @@ async def test_what_a_dead_process_was_about_to_answer_without_storing_it_is_ope
     await settlements.settling([FIRST, WAITS], by=by(1), owner="dead").finish()
     await settlements.settling(others[:1], by=by(2), owner="dead").finish()
     await settlements.settling(others[1:], by=by(3), owner="alive").finish()
-    await settlements.confirm(by(2))
+    await settlements.confirm(others[:1], by=by(2))
     assert await responses.running_owners() == {"dead", "alive"}
 
     assert await settlements.release("dead") == 1
@@ -75,8 +75,20 @@ async def test_what_a_dead_process_was_about_to_answer_without_storing_it_is_ope
     for question in (FIRST, *others):
         with pytest.raises(AnsweredAlready):
             await settlements.settling([question], by=by(5)).finish()
+
+
+async def test_what_was_opened_again_is_not_confirmed_unless_nobody_can_answer_it_any_more(database: Database) -> None:
+    responses, settlements = SqlResponseStore(database), SqlSettlements(database)
+    await responses.create(replace(answering(1), status=RunStatus.COMPLETED))
+    question = QuestionKey(ADA, by(1).run_id)
+    await settlements.settling([question], by=by(2), owner="dead").finish()
+    await settlements.release("dead")
     with pytest.raises(StaleWrite):
-        await settlements.confirm(by(6))
+        await settlements.confirm([question], by=by(2))
+
+    await responses.delete(by(1))
+
+    await settlements.confirm([question], by=by(2))
 
 
 async def test_what_was_answered_is_forgotten_with_the_response_that_has_asked(database: Database) -> None:

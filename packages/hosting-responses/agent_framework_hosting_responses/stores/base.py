@@ -215,8 +215,10 @@ class Settlements(Protocol):
         """
         ...
 
-    async def confirm(self, by: RunKey) -> None:
-        """Say that a response which is not stored has ended well: what it has settled stays so when its process dies.
+    async def confirm(self, questions: Collection[QuestionKey], *, by: RunKey) -> None:
+        """Say that a response which is not stored ends well: what it has settled stays so when its process dies.
+
+        Nothing stays of questions that are gone with the response that has asked them.
 
         Raises:
             StaleWrite: its process was taken for dead, and the questions were opened again.

@@ -45,7 +45,7 @@ class MemorySettlements:
 
         return Participant(alone=settle)
 
-    async def confirm(self, by: RunKey) -> None:
+    async def confirm(self, questions: Collection[QuestionKey], *, by: RunKey) -> None:
         """Do nothing: what was settled stays so. See `Settlements.confirm`."""
 
     async def reopen(self, by: RunKey) -> None:

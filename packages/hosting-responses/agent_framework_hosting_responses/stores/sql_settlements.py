@@ -45,6 +45,10 @@ _CONFIRM = (
     .where(settlements.c.partition == sa.bindparam("p"), settlements.c.settled_by == sa.bindparam("answer"))
     .values(owner=None)
 )
+_FIND_ASKERS = sa.select(responses.c.id).where(
+    sa.tuple_(responses.c.partition, responses.c.id).in_(sa.bindparam("askers", expanding=True)),
+    responses.c.is_deleted.is_(sa.false()),
+)
 _RELEASE = sa.delete(settlements).where(settlements.c.owner == sa.bindparam("dead"))
 
 
@@ -65,11 +69,9 @@ class SqlSettlements:
 
         return Participant(alone=alone, within=settle, url=self._database.url)
 
-    async def confirm(self, by: RunKey) -> None:
-        """Say that a response which is not stored has ended well. See `Settlements.confirm`."""
-        values = {"p": by.partition, "answer": by.run_id}
-        if not await self._database.run(lambda connection: connection.execute(_CONFIRM, values).rowcount):
-            raise StaleWrite("The questions were opened again.")
+    async def confirm(self, questions: Collection[QuestionKey], *, by: RunKey) -> None:
+        """Say that a response which is not stored ends well. See `Settlements.confirm`."""
+        await self._database.run(partial(self._confirm, questions=questions, by=by))
 
     async def release(self, owner: str) -> int:
         """Open again what the process was about to answer with responses that are not stored; return how many questions."""
@@ -79,6 +81,14 @@ class SqlSettlements:
         """Say that the questions have not been answered. See `Settlements.reopen`."""
         values = {"p": by.partition, "by": by.run_id}
         await self._database.run(lambda connection: connection.execute(_REOPEN, values))
+
+    @staticmethod
+    def _confirm(connection: sa.Connection, *, questions: Collection[QuestionKey], by: RunKey) -> None:
+        if connection.execute(_CONFIRM, {"p": by.partition, "answer": by.run_id}).rowcount:
+            return
+        askers = {(question.partition, question.response_id) for question in questions}
+        if connection.execute(_FIND_ASKERS, {"askers": list(askers)}).first() is not None:
+            raise StaleWrite("The questions were opened again.")
 
     def _settle(self, connection: sa.Connection, *, questions: Sequence[QuestionKey], by: RunKey, owner: str) -> None:
         for question in questions:

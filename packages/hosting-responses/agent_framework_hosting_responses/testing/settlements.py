@@ -64,7 +64,7 @@ class SettlementsSuite:
 
         await settlements.reopen(by(1))
         await settlements.settling([WAITS], by=by(2), owner="here").finish()
-        await settlements.confirm(by(2))
+        await settlements.confirm([WAITS], by=by(2))
 
         with pytest.raises(AnsweredAlready):
             await settlements.settling([WAITS], by=by(3)).finish()
