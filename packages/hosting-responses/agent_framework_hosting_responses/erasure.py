@@ -11,7 +11,7 @@ from agent_framework_hosting.context import ChannelContext
 from agent_framework_hosting.errors import StoreError, StoreUnavailable
 from agent_framework_hosting.runs.base import RunKey
 from agent_framework_hosting.sessions import target_of
-from agent_framework_hosting.targets.base import Erasable, erase
+from agent_framework_hosting.targets.base import Erasable
 from agent_framework_hosting.targets.served import ServedTargets
 
 from .stores.context import response_session_key
@@ -30,11 +30,11 @@ async def erase_session(context: ChannelContext, key: RunKey) -> None:
         session = await context.session_store.get(key.partition, session_key)
         if session is not None:
             await _erase_more(context, key, session)
-    elif context.database is not None:
+    elif context.left_checkpoints is not None and context.database is not None:
         from .stores.sql_erasure import erasing_checkpoints  # noqa: PLC0415  optional dependency
 
         # Of workflows that are not served any more.
-        await erasing_checkpoints(context.database)([key])
+        await erasing_checkpoints(context.session_store, context.left_checkpoints)([key])
     # Whatever the response says: a run that failed late has stored one that nobody continues.
     await context.session_store.delete(key.partition, session_key)
 
@@ -46,13 +46,13 @@ def keeps_more(targets: ServedTargets) -> bool:
 
 async def _erase_more(context: ChannelContext, key: RunKey, session: AgentSession) -> None:
     served = context.targets.stored(target_of(session))
-    if served is not None:
-        await erase(served.target, key.partition, session)
-    elif context.database is not None:
-        from .stores.sql_erasure import erase_stored_checkpoint  # noqa: PLC0415  optional dependency
+    if served is not None and isinstance(served.target, Erasable):
+        await served.target.erase(key.partition, session)
+    elif context.left_checkpoints is not None:
+        from agent_framework_hosting.targets.workflow import erase_checkpoint  # noqa: PLC0415  workflows only
 
-        # Of a target that is not served any more; what it has elsewhere is left to its retention.
-        await erase_stored_checkpoint(context.database, key.partition, session)
+        # Of a target that is not served any more, or not as a workflow; what it has elsewhere is left to its retention.
+        await erase_checkpoint(context.left_checkpoints, key.partition, session)
 
 
 def before_pruning(context: ChannelContext) -> Callable[[Sequence[RunKey]], Awaitable[None]]:

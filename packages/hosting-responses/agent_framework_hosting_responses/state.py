@@ -61,10 +61,12 @@ def state_of(context: ChannelContext, settings: ResponsesSettings) -> ResponsesS
     # An agent's sessions in the same database go with their responses, many at once; checkpoints are of workflows that
     # were served before.
     is_all = isinstance(context.session_store, SqlSessionStore) and not keeps_more(context.targets)
+    left = context.left_checkpoints
+    erasing_left = None if left is None else erasing_checkpoints(context.session_store, left)
     kept_responses = SqlResponseStore(
         context.database,
         retention=Retention(max_age=settings.max_response_age, max_entries=settings.max_responses),
-        before_pruning=erasing_checkpoints(context.database) if is_all else before_pruning(context),
+        before_pruning=erasing_left if is_all else before_pruning(context),
     )
     logs, answered = context.durable_log, SqlSettlements(context.database)
     return ResponsesState(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import live
@@ -218,14 +219,17 @@ async def test_a_lost_run_of_a_target_that_is_gone_fails_and_says_why(durable_st
 
 
 @pytest.mark.behaviour("D5")
-@pytest.mark.parametrize("served_then", ["all", "another workflow", "agents"])
+@pytest.mark.parametrize("served_then", ["all", "another workflow", "agents", "an agent of its name"])
 @pytest.mark.parametrize("how", ["deleted", "forgotten"])
+@pytest.mark.parametrize("lies_in_files", [True, False])
 async def test_what_is_erased_of_one_target_is_nowhere_whatever_else_is_served(
-    durable_state: State, how: str, served_then: str
+    durable_state: State, tmp_path: Path, how: str, served_then: str, *, lies_in_files: bool
 ) -> None:
-    # In the database, where they can be found without the workflow they are of.
+    # Where they can be found without the workflow they are of.
     options = dict(durable_state.options)
-    if durable_state.kind == "sqlite":
+    if lies_in_files and durable_state.kind == "postgres":
+        options["state_dir"] = {"checkpoints": tmp_path}
+    elif not lies_in_files and durable_state.kind == "sqlite":
         options = {"state_dir": {"sessions": durable_state.directory / "sessions"}}
     settings = ResponsesSettings(max_responses=0 if how == "forgotten" else None)
     team = Team()
@@ -235,9 +239,14 @@ async def test_what_is_erased_of_one_target_is_nowhere_whatever_else_is_served(
 
     async with live.serve(host_with(team.targets).app) as served:
         made = [await served.client.responses.create(model=name, input=SECRET) for name in team.targets]
-    before = stored.places_of(durable_state, SECRET)
+    before = [*stored.places_of(durable_state, SECRET), *map(str, tmp_path.rglob("*.json"))]
     agents = {"writer": team.writer}
-    targets = {"all": team.targets, "another workflow": {**agents, "other": steps}, "agents": agents}
+    targets = {
+        "all": team.targets,
+        "another workflow": {**agents, "other": steps},
+        "agents": agents,
+        "an agent of its name": {**agents, "steps": Listener("steps")},
+    }
     host = host_with(targets[served_then])
     async with live.serve(host.app) as served:
         if how == "deleted":
@@ -247,8 +256,9 @@ async def test_what_is_erased_of_one_target_is_nowhere_whatever_else_is_served(
             for store in host._state.pruner._stores:
                 await prune_all(store)
 
-    assert any("checkpoints" in place for place in before), before
+    assert any("checkpoints" in place or place.endswith(".json") for place in before), before
     assert stored.places_of(durable_state, SECRET) == []
+    assert [*tmp_path.rglob("*.json")] == []
 
 
 # --- Whose answer counts

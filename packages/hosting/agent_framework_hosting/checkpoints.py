@@ -97,6 +97,14 @@ class Checkpoints(Protocol):
         ...
 
 
+class LastingCheckpoints(Checkpoints, Protocol):
+    """Checkpoints that outlive their workflows, too: one that is not served any more may have left some."""
+
+    async def is_empty(self) -> bool:
+        """Whether there is no checkpoint of anybody."""
+        ...
+
+
 CheckpointLocation: TypeAlias = str | Path | CheckpointStorage
 """Where checkpoints can be kept by name: a directory, or a storage of the framework or of your own."""
 
@@ -180,6 +188,10 @@ class FileCheckpoints:
         if not path.resolve().is_relative_to(self._location.resolve()):
             raise ConfigurationError("A link below checkpoint_location leads out of it; remove the link.")
         return _FileChain(path, self._directories, self._allowed_types)
+
+    async def is_empty(self) -> bool:
+        """Whether there is no checkpoint of anybody."""
+        return await asyncio.to_thread(lambda: next(self._chains(), None) is None)
 
     async def prune(self, *, limit: int) -> int:
         """Erase what the retention no longer covers, at most `limit` checkpoints; return how many."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agent_framework import AgentResponse, AgentResponseUpdate, AgentSession, Content, Message
 
+from .checkpoints import LastingCheckpoints
 from .errors import ConfigurationError
 from .hooks import ChannelStreamUpdateHook, resolve
 from .isolation import IsolationKeys, Partition, get_current_isolation_keys
@@ -146,6 +147,7 @@ class ChannelContext:
 
     `database` is there if the host keeps its state in one, and open from before the first start-up callback until after
     the last shutdown callback. `owner` names this process in it, `presence` tells which owners are still alive.
+    `left_checkpoints` are where workflows that are not served any more may have left some.
     """
 
     targets: ServedTargets
@@ -158,6 +160,7 @@ class ChannelContext:
     database: Database | None = None
     owner: str = ""
     presence: Presence | None = None
+    left_checkpoints: LastingCheckpoints | None = None
     pruner: Pruner = field(default_factory=Pruner)
     debug: bool = False
 

@@ -237,10 +237,6 @@ class AgentFrameworkHost:
 
 def _serve(hosted: object, location: CheckpointLocation | None, state: HostState) -> ServedTargets:
     """Return the targets of what is hosted. Its workflows keep their checkpoints in one place."""
-    if not isinstance(hosted, Mapping):
-        return ServedTargets.of(
-            hosted, partial(choose_target, checkpoint_location=location, checkpoints=state.checkpoints)
-        )
     made: list[Checkpoints | None] = []
 
     def checkpoints(_: CheckpointLocation | None) -> Checkpoints | None:
@@ -248,9 +244,18 @@ def _serve(hosted: object, location: CheckpointLocation | None, state: HostState
             made.append(state.checkpoints(location))
         return made[0]
 
-    served = ServedTargets.of(hosted, partial(choose_target, checkpoint_location=None, checkpoints=checkpoints))
-    if location is not None and not made:
+    is_mapping = isinstance(hosted, Mapping)
+    # Of several targets none is told that it does not use the location, as long as one does.
+    told = None if is_mapping else location
+    served = ServedTargets.of(hosted, partial(choose_target, checkpoint_location=told, checkpoints=checkpoints))
+    if is_mapping and location is not None and not made:
         logger.warning("checkpoint_location is for workflows, and there is none among the targets: it is not used.")
+    if not made:
+        # Nobody else would have what workflows have left that were served before forgotten.
+        state.keep_pruned(state.left_checkpoints())
+    for one in served:
+        # A workflow's target may have brought a place of its own.
+        state.keep_pruned(getattr(one.target, "checkpoints", None))
     return served
 
 
@@ -280,6 +285,7 @@ def new_context(targets: ServedTargets, state: HostState, *, debug: bool = False
         database=state.database,
         owner=state.owner,
         presence=state.presence,
+        left_checkpoints=state.left_checkpoints(),
         pruner=state.pruner,
     )
 

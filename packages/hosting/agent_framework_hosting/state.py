@@ -19,6 +19,7 @@ from .checkpoints import (
     CheckpointLocation,
     Checkpoints,
     FileCheckpoints,
+    LastingCheckpoints,
     MemoryCheckpoints,
     StorageCheckpoints,
     is_storage,
@@ -113,6 +114,7 @@ class HostState:
 
     def keep_pruned(self, store: object) -> None:
         """Have a store pruned in the background, unless it forgets by itself."""
+        store = store.storage if isinstance(store, StorageCheckpoints) else store
         if isinstance(store, Prunable):
             self.pruner.add(store)
 
@@ -123,25 +125,32 @@ class HostState:
             ConfigurationError: it is neither a directory nor a storage.
         """
         if is_storage(location):
-            self.keep_pruned(location)
-            return StorageCheckpoints(location)
-        retention, allowed = self.retention or Retention(), self.allowed_checkpoint_types
+            storage = StorageCheckpoints(location)
+            self.keep_pruned(storage)
+            return storage
         directory = (
             self.directories.checkpoints if location is None else read_directory("checkpoint_location", location)
         )
-        if directory is not None:
-            self._made = directory
-            checkpoints: Checkpoints = FileCheckpoints(directory, retention=retention, allowed_checkpoint_types=allowed)
-        elif self.database is not None:
-            from .sql.checkpoints import SqlCheckpoints  # noqa: PLC0415  optional dependency
-
-            checkpoints = SqlCheckpoints(self.database, retention=retention, allowed_checkpoint_types=allowed)
-        elif self.retention is not None:
+        self._made = directory
+        checkpoints: Checkpoints | None = self._lasting_checkpoints(directory)
+        if checkpoints is None and self.retention is not None:
             checkpoints = MemoryCheckpoints(**_memory_bounds(self.retention, "max_chains"))
-        else:
-            return None
         self.keep_pruned(checkpoints)
         return checkpoints
+
+    def left_checkpoints(self) -> LastingCheckpoints | None:
+        """Return where workflows that are not served any more have left checkpoints; nothing is made there."""
+        return self._lasting_checkpoints(self.directories.checkpoints)
+
+    def _lasting_checkpoints(self, directory: Path | None) -> LastingCheckpoints | None:
+        retention, allowed = self.retention or Retention(), self.allowed_checkpoint_types
+        if directory is not None:
+            return FileCheckpoints(directory, retention=retention, allowed_checkpoint_types=allowed)
+        if self.database is None:
+            return None
+        from .sql.checkpoints import SqlCheckpoints  # noqa: PLC0415  optional dependency
+
+        return SqlCheckpoints(self.database, retention=retention, allowed_checkpoint_types=allowed)
 
     def _open_database(self, database: Database) -> None:
         from .sql import prepare, schema  # noqa: PLC0415  optional dependency

@@ -42,6 +42,8 @@ from agent_framework_hosting import (
     reset_current_isolation_keys,
     set_current_isolation_keys,
 )
+from agent_framework_hosting.checkpoints import FileCheckpoints
+from agent_framework_hosting.retention import prune_all
 from agent_framework_hosting.stores.base import Prunable, Retention, StoreStats
 from agent_framework_hosting.stores.memory import MemorySessionStore
 from agent_framework_hosting.targets.base import TargetKind
@@ -603,6 +605,30 @@ async def test_checkpoints_of_a_workflow_go_where_the_options_say(
     assert answer.text == "LOUD"
     assert bool(files) == (place is not None)
     assert all(file.is_relative_to(tmp_path / (place or "")) for file in files)
+
+
+async def test_a_place_that_a_workflow_target_has_brought_is_pruned_too(tmp_path: Path) -> None:
+    old = Retention(max_entries=0)
+    places: list[Any] = [FileCheckpoints(tmp_path / "one", retention=old), FileCheckpoints(tmp_path / "two")]
+    targets = [WorkflowTarget(new_workflow(), checkpoints=place) for place in places]
+    host = new_host(dict(zip(("one", "two"), targets, strict=True)))
+
+    assert all(place in host._state.pruner._stores for place in places)
+
+
+async def test_what_a_workflow_has_left_is_forgotten_when_agents_alone_are_served(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"state_dir": {"checkpoints": tmp_path}, "retention": Retention(max_entries=0)}
+    before = new_host(new_workflow(), **options)
+    async with before.lifespan():
+        await ask(before, "loud", headers={"x-session": "s"})
+    left = list(tmp_path.rglob("*.json"))
+
+    host = new_host(**options)
+    for store in host._state.pruner._stores:
+        await prune_all(store)
+
+    assert left
+    assert list(tmp_path.rglob("*.json")) == []
 
 
 async def test_a_directory_of_checkpoints_is_no_mistake_for_an_agent(tmp_path: Path) -> None:

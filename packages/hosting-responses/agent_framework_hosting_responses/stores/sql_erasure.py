@@ -10,16 +10,15 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
-from agent_framework import AgentSession
 
+from agent_framework_hosting.checkpoints import LastingCheckpoints
 from agent_framework_hosting.errors import StoreError, StoreUnavailable
 from agent_framework_hosting.isolation import Partition
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
 from agent_framework_hosting.runs.log_table import forget_all
-from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
-from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.sql.outdated import Outdated
-from agent_framework_hosting.stores.sql import SqlSessionStore, erase_sessions
+from agent_framework_hosting.stores.base import SessionStore
+from agent_framework_hosting.stores.sql import erase_sessions
 from agent_framework_hosting.targets.workflow import erase_checkpoint
 
 from .context import response_session_key
@@ -142,21 +141,10 @@ def _sweep(connection: sa.Connection, names: Collection[tuple[str, str]]) -> Non
         names -= {(row.partition, row.id) for row in gone}
 
 
-async def erase_stored_checkpoint(database: Database, partition: Partition, session: AgentSession) -> None:
-    """Erase the checkpoint in the database that `session` continues from, whichever workflow's, if it has one there.
-
-    Raises:
-        StoreUnavailable: it could not be erased; erasing again may work.
-    """
-    await erase_checkpoint(SqlCheckpoints(database), partition, session)
-
-
-def erasing_checkpoints(database: Database) -> Callable[[Sequence[RunKey]], Awaitable[None]]:
-    """Return what erases the checkpoints of responses before these are pruned, if it is done without a target.
-
-    That is, those in the same database; those in files are their host's.
-    """
-    sessions, checkpoints = SqlSessionStore(database), SqlCheckpoints(database)
+def erasing_checkpoints(
+    sessions: SessionStore, checkpoints: LastingCheckpoints
+) -> Callable[[Sequence[RunKey]], Awaitable[None]]:
+    """Return what erases the checkpoints of responses before these are pruned, if it is done without a target."""
 
     async def erase_checkpoints(keys: Sequence[RunKey]) -> None:
         if await checkpoints.is_empty():  # nothing but agents: their sessions are long, and need not be read

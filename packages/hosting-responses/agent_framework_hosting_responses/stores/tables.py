@@ -132,11 +132,15 @@ settlements = sa.Table(
 
 
 def _stores(database: Database, retention: Retention) -> Sequence[Prunable]:
+    from agent_framework_hosting.sql.checkpoints import SqlCheckpoints  # noqa: PLC0415  optional dependency
+    from agent_framework_hosting.stores.sql import SqlSessionStore  # noqa: PLC0415  as above
+
     from .sql_conversations import SqlConversationStore  # noqa: PLC0415  they import the tables
     from .sql_erasure import erasing_checkpoints  # noqa: PLC0415  as above
     from .sql_responses import SqlResponseStore  # noqa: PLC0415  as above
 
-    before_pruning = erasing_checkpoints(database)
+    # Those in the same database; those in files are their host's.
+    before_pruning = erasing_checkpoints(SqlSessionStore(database), SqlCheckpoints(database))
     return (
         SqlResponseStore(database, retention=retention, before_pruning=before_pruning),
         SqlConversationStore(database, retention=retention),
