@@ -10,6 +10,7 @@ from agent_framework_hosting.targets.base import Approval, Question
 
 from .protocol import errors
 from .protocol.json import JsonObject
+from .stores.base import APPROVALS
 from .stores.context import Context
 
 
@@ -83,6 +84,68 @@ def check_nothing_is_answered_late(
             raise _not_open(item, str(answered_id), is_asked=True)
         if answered_id in approvals:
             raise errors.approval_late(str(answered_id))
+
+
+def check_answers_are_to_the_newest(items: Sequence[JsonObject], context: Context, target_key: str) -> None:
+    """Refuse answers to approval requests of a target that has asked for approvals again since.
+
+    An agent waits for what it has asked last. It asks again for what some of the answers have left open, and takes an answer
+    to the older request for one to the newer, which could be given, too.
+
+    Raises:
+        RequestError: an item answers an older request.
+    """
+    answered = approvals_answered_by(items)
+    if not answered:
+        return
+    newest = next(node.approvals for node in context.nodes() if _asks(node, target_key))
+    open_requests = {asked["request_id"]: name for name, asked in newest.items()}
+    approvals = context.all_approvals()
+    for name in sorted(answered - newest.keys()):
+        request_id = approvals[name]["request_id"]
+        if request_id in open_requests:
+            raise errors.approval_asked_again(name, open_requests[request_id])
+        raise errors.approval_late(name)
+
+
+def used_up(items: Sequence[JsonObject], context: Context, target_key: str) -> list[tuple[str, str]]:
+    """Return what nobody may answer after the items, which answer requests of an agent: questions, as response and name.
+
+    These are the requests, under each name that they got when they were asked again: the tool runs for any of them. And
+    `APPROVALS` of the turn in which they were asked, or in which the agent was answered since: it goes on from there once.
+    It would ask two who answer different requests for the other's approval, and do for both what was approved.
+    """
+    answered = approvals_answered_by(items)
+    if not answered:
+        return []
+    own = {
+        name: asked["request_id"]
+        for name, asked in context.all_approvals().items()
+        if asked.get("target") == target_key
+    }
+    request_ids = {own[name] for name in answered}
+    names: list[tuple[str, str]] = []
+    turn = answered_in = ""
+    for node in context.nodes():
+        given = approvals_answered_by(node.items) & own.keys()
+        if given:
+            answered_in = answered_in or str(node.response_id)
+        if asked := [name for name in node.approvals if own.get(name) in request_ids]:
+            turn = answered_in or str(node.response_id)
+            names += [(str(node.response_id), name) for name in asked]
+        if node.has_session:
+            # What is asked under the same id before that is another request.
+            request_ids -= {own[name] for name in given}
+    return [(turn, APPROVALS), *names]
+
+
+def approvals_answered_by(items: Sequence[JsonObject]) -> set[str]:
+    """Return the ids of the approval requests that the items answer."""
+    return {str(item["approval_request_id"]) for item in items if item.get("type") == "mcp_approval_response"}
+
+
+def _asks(node: Context, target_key: str) -> bool:
+    return any(asked.get("target") == target_key for asked in node.approvals.values())
 
 
 def wire_names(waiting: Waiting, context: Context) -> dict[str, str]:

@@ -26,7 +26,15 @@ from agent_framework_hosting.stores.base import SessionKey, SessionStore
 from agent_framework_hosting.targets.base import Asking, Question
 from agent_framework_hosting.targets.served import ServedTarget, ServedTargets
 
-from .answers import Waiting, answers_in, check_nothing_is_answered_late, id_answered_by, wire_names
+from .answers import (
+    Waiting,
+    answers_in,
+    check_answers_are_to_the_newest,
+    check_nothing_is_answered_late,
+    id_answered_by,
+    used_up,
+    wire_names,
+)
 from .protocol import errors
 from .protocol.json import JsonObject
 from .protocol.pairing import (
@@ -174,7 +182,7 @@ class History:
             session=session,
             session_key=key,
             answers=own.answers,
-            settles=_settled(own, context, waiting, partition),
+            settles=_settled(own, context, waiting, partition, target),
         )
 
     async def _in_conversation(
@@ -205,7 +213,7 @@ class History:
             session=session,
             session_key=None if session is None else key,
             answers=own.answers,
-            settles=_settled(own, head.context, waiting, partition),
+            settles=_settled(own, head.context, waiting, partition, target),
         )
 
     async def _head(self, partition: Partition, conversation_id: str) -> ConversationHead:
@@ -318,6 +326,8 @@ class History:
         check_pairing(resolved, known, must_answer=must_answer, asked=asked)
         if isinstance(target.target, Asking):
             check_nothing_is_answered_late(resolved, known, asked)
+        else:
+            check_answers_are_to_the_newest(resolved, context, target.key)
         return _Own(resolved)
 
 
@@ -341,23 +351,17 @@ async def _questions(
         raise errors.question_gone(response_id) from error
 
 
-def _settled(own: _Own, context: Context, waiting: Waiting, partition: Partition) -> tuple[QuestionKey, ...]:
+def _settled(
+    own: _Own, context: Context, waiting: Waiting, partition: Partition, target: ServedTarget
+) -> tuple[QuestionKey, ...]:
     """Return what nobody may answer after this.
 
-    An agent runs the tool of an approval wherever the answer comes from, so that each approval counts. A workflow goes on
-    from where it waits, and that once: two who answer different questions there would each wait for the other's answer.
+    A workflow goes on from where it waits once: two who answer different questions there would each wait for the other's
+    answer.
     """
     if own.answers:
         return (QuestionKey(partition, waiting.response_id),)
-    answered = {str(item["approval_request_id"]) for item in own.items if item.get("type") == "mcp_approval_response"}
-    if not answered:
-        return ()
-    return tuple(
-        QuestionKey(partition, node.response_id, name)
-        for node in context.nodes()
-        for name in sorted(answered & node.approvals.keys())
-        if node.response_id is not None
-    )
+    return tuple(QuestionKey(partition, *question) for question in used_up(own.items, context, target.key))
 
 
 def _backlog(items: Sequence[JsonObject], own: Sequence[JsonObject]) -> tuple[JsonObject, ...]:

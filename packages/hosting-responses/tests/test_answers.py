@@ -982,6 +982,68 @@ async def test_an_approval_that_is_sent_again_runs_the_tool_once(kind: str) -> N
     assert mailer.sent == ["bob"]
 
 
+@pytest.mark.behaviour("F5")
+@pytest.mark.usefixtures("on_every_store")
+async def test_what_is_asked_again_after_half_of_the_answers_runs_no_tool_twice() -> None:
+    mailer = Mailer("agent")
+    async with hosted(mailer.target) as responses:
+        asked = await responses.create(model="m", input="bob eve")
+        bob, eve = approvals_of(asked)
+        talk = await responses.create(model="m", input="hello", previous_response_id=asked.id)
+        (half_body, *others) = [
+            {"input": [approval(one)], "previous_response_id": place.id}
+            for one in (bob, eve)
+            for place in (asked, talk)
+        ]
+        half = await responses.create(model="m", **half_body)
+        (eve_again,) = approvals_of(half)
+        branch = await responses.create(model="m", input="hello", previous_response_id=half.id)
+        (eve_in_branch,) = approvals_of(branch)
+        siblings = [await refusal(responses.create, **body) for body in others]
+        at_half: Any = {"previous_response_id": half.id}
+        outdated = [
+            await refusal(responses.create, input=[approval(eve)], **at_half),
+            await refusal(responses.create, input=[approval(eve), approval(eve_again)], **at_half),
+        ]
+        assert mailer.sent == []
+        done = await responses.create(model="m", input=[approval(eve_again)], **at_half)
+        repeated = await refusal(responses.create, input=[approval(eve_again)], **at_half)
+        siblings.append(
+            await refusal(responses.create, input=[approval(eve_in_branch)], previous_response_id=branch.id)
+        )
+        outdated.append(await refusal(responses.create, input=[approval(eve)], previous_response_id=done.id))
+
+    assert eve_again.id != eve.id
+    assert done.output_text == "done"
+    assert all("already been answered" in message for message in (*siblings, repeated))
+    assert all("has been asked again" in message and eve_again.id in message for message in outdated)
+    assert sorted(mailer.sent) == ["bob", "eve"]
+
+
+@pytest.mark.behaviour("F5")
+@pytest.mark.usefixtures("on_every_store")
+@pytest.mark.parametrize("second", ["bob", "eve"])
+async def test_an_approval_is_refused_when_the_agent_has_asked_for_others_since(second: str) -> None:
+    mailer = Mailer("agent")
+    async with live.serve(host_of(mailer.target).app) as served:
+        responses = served.client.responses
+        for is_conversation in (False, True):
+            mailer.sent.clear()
+            conversation = (await served.client.conversations.create()).id if is_conversation else None
+            first = await responses.create(model="m", input="bob", conversation=conversation)
+            place: Any = {"conversation": conversation} if conversation else {"previous_response_id": first.id}
+            newer = await responses.create(model="m", input=second, **place)
+            place = place if conversation else {"previous_response_id": newer.id}
+            old, new = approvals_of(first)[0], approvals_of(newer)[0]
+            late = await refusal(responses.create, input=[approval(old)], **place)
+            both = await refusal(responses.create, input=[approval(new), approval(old)], **place)
+            done = await responses.create(model="m", input=[approval(new)], **place)
+
+            assert (done.output_text, mailer.sent) == ("done", [second])
+            assert late == both
+            assert "any more" in late
+
+
 @KINDS
 @pytest.mark.behaviour("F5")
 @pytest.mark.usefixtures("on_every_store")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -51,8 +51,11 @@ class Secretary(FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], BaseChat
         contents = [Content.from_text(json.dumps(told))]
         if rest.startswith("mail") and not results:
             recipients = [f"{name}{index}" for index in range(int(rest.split()[1]))]
-            calls = ((to, json.dumps({"to": to})) for to in recipients)
-            contents = [Content.from_function_call(f"call_{to}", "send_mail", arguments=given) for to, given in calls]
+            # Some models use the ids of calls again.
+            contents = [
+                Content.from_function_call(f"call_{index}", "send_mail", arguments=json.dumps({"to": to}))
+                for index, to in enumerate(recipients)
+            ]
 
         async def updates() -> AsyncGenerator[ChatResponseUpdate, None]:
             yield ChatResponseUpdate(contents=contents, role="assistant")
@@ -76,36 +79,60 @@ def host_of(sent: Counter[str], **options: Any) -> AgentFrameworkHost:
 
 
 @dataclass(eq=False)
-class Request:
-    """One approval request: whether it was answered, anywhere."""
+class Call:
+    """One call that waits for an approval, however often that is asked: whether it was answered, anywhere."""
 
-    id: str
     to: str
     is_settled: bool = False
+
+
+@dataclass(eq=False)
+class Request:
+    """One approval request."""
+
+    id: str
+    call: Call
+
+
+@dataclass(eq=False)
+class Point:
+    """Where the agent has asked something new, or has got an answer: whether an answer was given there."""
+
+    is_answered: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Calls of one answer of the model: the agent executes them together, when the last is decided.
+
+    `requests` are the newest for those that are not `decided`.
+    """
+
+    requests: tuple[Request, ...] = ()
+    decided: Mapping[str, bool] = field(default_factory=dict)
+    point: Point = field(default_factory=Point)
+
+    @property
+    def is_open(self) -> bool:
+        return not self.point.is_answered and not any(request.call.is_settled for request in self.requests)
 
 
 @dataclass(eq=False)
 class Turn:
     """One response. `requests` are those that were made until then, its own included.
 
-    `batch` has the calls that wait, by recipient, and what was decided about them: the framework executes them together,
-    when the last is decided, and forgets them when there are others.
+    `batch` is the one that the agent has asked for last.
     """
 
     user: str
     told: list[str]
     requests: list[Request] = field(default_factory=list)
-    batch: dict[str, bool | None] = field(default_factory=dict)
+    batch: Batch = field(default_factory=Batch)
     id: str = ""
     is_stored: bool = True
 
-    @property
-    def undecided(self) -> list[str]:
-        return [to for to, decision in self.batch.items() if decision is None]
-
-    @property
-    def is_half_decided(self) -> bool:
-        return 0 < len(self.undecided) < len(self.batch)
+    def takes(self, request: Request) -> bool:
+        return request in self.batch.requests and self.batch.is_open
 
 
 MODES = st.sampled_from(["one-shot", "stream", "background", "background stream"])
@@ -130,14 +157,9 @@ class Approvals(RuleBasedStateMachine):
     def own(self, who: int) -> list[Turn]:
         return [turn for turn in reversed(self.turns) if turn.user == self.users[who]]
 
-    def open(self) -> list[tuple[Turn, Request]]:
-        """Return the requests that can be answered, and where."""
-        return [
-            (turn, asked)
-            for turn in reversed(self.turns)
-            for asked in reversed(turn.requests)
-            if not asked.is_settled and asked.to in turn.batch and turn.batch[asked.to] is None
-        ]
+    def open(self) -> list[Turn]:
+        """Return the turns at which something can be answered."""
+        return [turn for turn in reversed(self.turns) if turn.batch.requests and turn.batch.is_open]
 
     def go(self, turn: Turn, body: dict[str, Any], mode: str, *, fails: bool) -> list[dict[str, Any]]:
         """Have the turn run, and return the items of its output."""
@@ -159,16 +181,14 @@ class Approvals(RuleBasedStateMachine):
             self.turns.append(turn)
         return list(found["output"])
 
-    def note(self, turn: Turn, output: list[dict[str, Any]], expected: list[str]) -> None:
-        """Take over what is asked: once for each of the expected recipients."""
-        made = [
-            Request(item["id"], json.loads(item["arguments"])["to"])
-            for item in output
-            if item["type"] == "mcp_approval_request"
-        ]
-        assert [request.to for request in made] == expected, (turn, output)
+    def note(self, turn: Turn, output: list[dict[str, Any]], expected: Sequence[Call]) -> tuple[Request, ...]:
+        """Return what is asked: once for each of the expected calls."""
+        asked = [item for item in output if item["type"] == "mcp_approval_request"]
+        assert [json.loads(item["arguments"])["to"] for item in asked] == [call.to for call in expected], (turn, output)
+        made = tuple(Request(item["id"], call) for item, call in zip(asked, expected, strict=True))
         assert {request.id for request in made}.isdisjoint(request.id for request in turn.requests)
         turn.requests += made
+        return made
 
     def check(self) -> None:
         assert self.sent == self.expected
@@ -177,7 +197,7 @@ class Approvals(RuleBasedStateMachine):
         who=st.integers(0, 1),
         pick=PICKS,
         is_new=st.sampled_from([True, False, False, False]),
-        words=st.sampled_from(["mail 1", "mail 1", "mail 2", "mail 1 fail", "hello", "hello fail"]),
+        words=st.sampled_from(["mail 1", "mail 2", "mail 3", "mail 1 fail", "mail 2 fail", "hello", "hello fail"]),
         mode=MODES,
         is_stored=st.sampled_from([True] * 4 + [False]),
     )
@@ -190,17 +210,18 @@ class Approvals(RuleBasedStateMachine):
         if found:
             place = found[pick % len(found)]
             turn.told = [*place.told, text]
-            turn.requests, turn.batch = list(place.requests), dict(place.batch)
+            turn.requests, turn.batch = list(place.requests), place.batch
             body["previous_response_id"] = place.id
-        if turn.is_half_decided:
+        if turn.batch.decided:
             # The framework asks for the rest before it has the model answer anything.
-            self.note(turn, self.go(turn, body, mode, fails=False), turn.undecided)
+            waiting = [request.call for request in turn.batch.requests]
+            turn.batch = replace(turn.batch, requests=self.note(turn, self.go(turn, body, mode, fails=False), waiting))
             return
         output = self.go(turn, body, mode, fails=words == "hello fail")
         count = int(words.split()[1]) if words.startswith("mail") else 0
-        if count:
-            turn.batch = {f"{text.split(maxsplit=1)[0]}{index}": None for index in range(count)}
-        self.note(turn, output, turn.undecided if count else [])
+        made = self.note(turn, output, [Call(f"{text.split(maxsplit=1)[0]}{index}") for index in range(count)])
+        if made:
+            turn.batch = Batch(made)
         if words == "hello":
             assert said(output) == turn.told
         self.check()
@@ -208,33 +229,47 @@ class Approvals(RuleBasedStateMachine):
     @precondition(lambda self: self.open())
     @rule(
         pick=PICKS,
-        is_given=st.sampled_from([True, True, False]),
+        decisions=st.lists(st.sampled_from([True, True, False, None]), min_size=3, max_size=3),
         mode=MODES,
         is_stored=st.sampled_from([True] * 3 + [False]),
     )
-    def answer(self, pick: int, *, is_given: bool, mode: str, is_stored: bool) -> None:
-        """Approve or refuse, and then try to do so again."""
+    def answer(self, pick: int, *, decisions: list[bool | None], mode: str, is_stored: bool) -> None:
+        """Approve or refuse some of what is asked, or all, and then try to do so again."""
         found = self.open()
-        place, request = found[pick % len(found)]
-        turn = Turn(place.user, list(place.told), list(place.requests), dict(place.batch), is_stored=is_stored)
-        body = {"input": [approval(request.id, approve=is_given)], "previous_response_id": place.id}
+        place = found[pick % len(found)]
+        batch = place.batch
+        given = {one: yes for one, yes in zip(batch.requests, decisions, strict=False) if yes is not None}
+        given = given or {batch.requests[0]: True}
+        turn = Turn(place.user, list(place.told), list(place.requests), batch, is_stored=is_stored)
+        answers = [approval(request.id, approve=yes) for request, yes in given.items()]
+        body = {"input": answers, "previous_response_id": place.id}
         self.check_refused(self.stranger_to(place.user), body)
-        self.check_refused(place.user, {**body, "input": [*body["input"], approval(request.id)]})
-        request.is_settled = True
-        self.tally["given" if is_given else "refused"] += 1
-        decided = {**turn.batch, request.to: is_given}
-        waiting = [to for to, decision in decided.items() if decision is None]
-        run = [] if waiting else [to for to, decision in decided.items() if decision]
+        self.check_refused(place.user, {**body, "input": [*answers, answers[0]]})
+        for old in [request for request in place.requests if not place.takes(request)][-2:]:
+            self.check_refused(place.user, {**body, "input": [*answers, approval(old.id)]})
+            self.tally["outdated"] += 1
+        batch.point.is_answered = True
+        for request, yes in given.items():
+            request.call.is_settled = True
+            self.tally["given" if yes else "refused"] += 1
+        decided = {**batch.decided, **{request.call.to: yes for request, yes in given.items()}}
+        waiting = [request.call for request in batch.requests if request not in given]
+        run = [] if waiting else [to for to, yes in decided.items() if yes]
         self.expected.update(run)
-        fails = run != [] and place.told[-1].endswith("fail")
+        last = place.told[-1]
+        fails = not waiting and last.endswith("fail") and (run != [] or last.endswith("hello fail"))
         output = self.go(turn, body, mode, fails=fails)
         self.check()
-        if not fails:
-            turn.batch = decided if waiting else {}
-            self.note(turn, output, waiting)
-        self.try_again(place, request)
-        if turn.id and turn.is_stored:
-            self.try_again(turn, request)
+        if fails:
+            turn.batch = replace(batch, point=Point())
+        else:
+            made = self.note(turn, output, waiting)
+            turn.batch = Batch(made, decided) if waiting else Batch()
+            self.tally["half"] += bool(waiting)
+        for request in turn.requests:
+            self.try_again(place, request)
+            if turn.id and turn.is_stored and not turn.takes(request):
+                self.try_again(turn, request)
 
     def try_again(self, place: Turn, request: Request) -> None:
         for is_given in (True, False):
@@ -249,8 +284,8 @@ class Approvals(RuleBasedStateMachine):
         match what:
             case "delete" if found:
                 self.delete(found[pick % len(found)])
-            case "again" if settled := [(turn, one) for turn in found for one in turn.requests if one.is_settled]:
-                self.try_again(*settled[pick % len(settled)])
+            case "again" if late := [(turn, one) for turn in found for one in turn.requests if not turn.takes(one)]:
+                self.try_again(*late[pick % len(late)])
                 self.tally["again"] += 1
             case "wrongly" if found:
                 self.answer_wrongly(found[pick % len(found)])
@@ -270,8 +305,8 @@ class Approvals(RuleBasedStateMachine):
         for name in ("mcpr_forged", *others):
             self.check_refused(place.user, {"input": [approval(name)], "previous_response_id": place.id})
             self.check_refused(place.user, {"input": [approval(name)]})
-        for request in place.requests[-1:]:
-            output = {"type": "function_call_output", "call_id": f"call_{request.to}", "output": "sent"}
+        if place.requests:
+            output = {"type": "function_call_output", "call_id": "call_0", "output": "sent"}
             self.check_refused(place.user, {"input": [output], "previous_response_id": place.id})
 
     def stranger_to(self, user: str) -> str:
@@ -302,4 +337,6 @@ def test_however_often_an_approval_is_sent_its_tool_runs_once_and_no_other_does(
         play(machine, world, steps=40, examples=25 if state.kind == "memory" else 6)
 
     print(dict(tally))
-    assert all(tally[name] for name in ("completed", "failed", "given", "refused", "again", "deleted")), tally
+    assert all(
+        tally[name] for name in ("completed", "failed", "given", "refused", "half", "outdated", "again", "deleted")
+    ), tally

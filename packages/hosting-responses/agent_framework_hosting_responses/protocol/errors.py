@@ -213,6 +213,14 @@ def approval_late(approval_request_id: str) -> RequestError:
     )
 
 
+def approval_asked_again(approval_request_id: str, newest_id: str) -> RequestError:
+    """Refuse an answer to an approval request that has a newer one in its place."""
+    return RequestError(
+        f"Approval request with id '{_shown(approval_request_id)}' has been asked again, as '{_shown(newest_id)}'.",
+        param="input",
+    )
+
+
 def approval_missing(approval_request_id: str) -> RequestError:
     """Refuse to go on without an approval that a workflow waits for."""
     return RequestError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NewType, Protocol
+from typing import Any, Final, NamedTuple, NewType, Protocol
 
 import msgspec
 
@@ -51,6 +51,10 @@ class OwnedRun(NamedTuple):
         """Return the run of a row of responses."""
         attempt = Attempt(RunKey(Partition(row.partition), RunId(row.id)), row.attempt)
         return cls(attempt, row.is_background, row.created_at)
+
+
+APPROVALS: Final = "approvals"
+"""The question that names an answer to any of the approvals for which an agent waits after a response."""
 
 
 class QuestionKey(NamedTuple):
