@@ -29,7 +29,7 @@ class Waiting:
 class Answers:
     """What a request answers: `values` by the target's names. `rest` are the request's other items.
 
-    `is_open` tells the ids on the wire of the calls that were asked and may stay open.
+    `open_calls` are the ids on the wire of what was asked: it may stay open.
     """
 
     values: Mapping[str, object]
@@ -56,7 +56,7 @@ def answers_in(items: Sequence[JsonObject], waiting: Waiting, context: Context) 
             continue
         name = asked.get(answered_id)
         if name is None or name in values:
-            raise _not_open(item, answered_id, is_asked=name is not None or _is_known(answered_id, context))
+            raise _not_open(item, answered_id, is_asked=name is not None or _is_known(item, answered_id, context))
         try:
             values[name] = waiting.questions[name].answer(_given(item))
         except WrongAnswer as error:
@@ -75,7 +75,7 @@ def check_nothing_is_answered_late(
 
     Raises:
         RequestError: an item answers what another one in the context has answered, or one of the `approvals`, for which
-            nobody waits any more.
+            nobody waits any more; or the last item is an answer, to whatever.
     """
     answered = {answered_id for item in context if (answered_id := id_answered_by(item)) is not None}
     for item in items:
@@ -84,6 +84,9 @@ def check_nothing_is_answered_late(
             raise _not_open(item, str(answered_id), is_asked=True)
         if answered_id in approvals:
             raise errors.approval_late(str(answered_id))
+    # Those before are what a caller that keeps the history itself tells of it.
+    if items and id_answered_by(items[-1]) is not None:
+        raise errors.nothing_asked()
 
 
 def check_answers_are_to_the_newest(items: Sequence[JsonObject], context: Context, target_key: str) -> None:
@@ -184,8 +187,10 @@ def _given(item: JsonObject) -> str | Approval:
     return "".join(map(str, texts))
 
 
-def _is_known(answered_id: str, context: Context) -> bool:
-    return any(answered_id in {item.get("call_id"), item.get("id")} for item in context.all_items())
+def _is_known(answer: JsonObject, answered_id: str, context: Context) -> bool:
+    is_approval = answer["type"] == "mcp_approval_response"
+    kind, name = ("mcp_approval_request", "id") if is_approval else ("function_call", "call_id")
+    return any(item.get("type") == kind and item.get(name) == answered_id for item in context.all_items())
 
 
 def _not_open(item: JsonObject, answered_id: str, *, is_asked: bool) -> errors.RequestError:

@@ -561,6 +561,37 @@ async def test_what_is_no_answer_to_an_open_question_is_refused_and_the_workflow
     assert done.output_text == "'this'"
 
 
+@pytest.mark.behaviour("F4")
+async def test_the_id_of_an_item_is_not_that_of_the_call_in_it_and_is_not_taken_for_answered() -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="str")
+        (call,) = calls_of(asked)
+        output = {"type": "function_call_output", "call_id": call.id, "output": "x"}
+        approval = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": True}
+        of_output = await refusal(responses.create, input=[output], previous_response_id=asked.id)
+        of_approval = await refusal(responses.create, input=[approval], previous_response_id=asked.id)
+
+    assert "No tool call found" in of_output
+    assert "No approval request found" in of_approval
+
+
+@pytest.mark.behaviour("F4")
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_an_answer_that_repeats_its_question_instead_of_continuing_it_is_refused_and_says_why(
+    is_streamed: bool,
+) -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="str")
+        (call,) = calls_of(asked)
+        history = [{"role": "user", "content": "str"}, call.model_dump(exclude_none=True), answer(call, "x")]
+        message = await refusal(responses.create, input=history, stream=is_streamed)
+        # A whole history is no answer.
+        begun = await responses.create(model="m", input=[*history, {"role": "user", "content": "hello"}])
+
+    assert "previous_response_id" in message
+    assert begun.output_text == "[hello]"
+
+
 @pytest.mark.behaviour("F4", "E1")
 @pytest.mark.usefixtures("on_every_store")
 async def test_another_users_answer_is_refused_and_uses_nothing_up() -> None:
@@ -1042,6 +1073,21 @@ async def test_an_approval_is_refused_when_the_agent_has_asked_for_others_since(
             assert (done.output_text, mailer.sent) == ("done", [second])
             assert late == both
             assert "any more" in late
+
+
+@KINDS
+@pytest.mark.behaviour("F5")
+async def test_an_approval_that_repeats_its_request_instead_of_continuing_it_is_refused_and_says_why(kind: str) -> None:
+    mailer = Mailer(kind)
+    async with hosted(mailer.target) as responses:
+        asked = await responses.create(model="m", input="bob")
+        (question,) = approvals_of(asked)
+        history = [{"role": "user", "content": "bob"}, question.model_dump(exclude_none=True), approval(question)]
+        message = await refusal(responses.create, input=history)
+
+    assert question.id in message
+    assert "previous_response_id" in message
+    assert mailer.sent == []
 
 
 @KINDS

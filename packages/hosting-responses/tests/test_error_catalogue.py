@@ -323,7 +323,7 @@ BODIES = [
         "approval",
         {"input": [{"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True}]},
         400,
-        "No approval request found with id 'mcpr_1'.",
+        "No approval request found with id 'mcpr_1' in what the request continues (previous_response_id or conversation).",
         "input",
     ),
     Case(

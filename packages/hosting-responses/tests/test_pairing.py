@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_framework_hosting_responses.protocol import errors
 from agent_framework_hosting_responses.protocol.errors import RequestError
 from agent_framework_hosting_responses.protocol.pairing import CALL_OF_OUTPUT, check_pairing, without_unanswered_calls
 
@@ -83,10 +84,14 @@ def test_a_call_of_an_older_response_need_not_be_answered_again() -> None:
     assert refusal([SAID], [call(), output(), SAID], [SAID]) is None
 
 
+def not_found(request_id: str) -> str:
+    return str(errors.approval_request_not_found(request_id))
+
+
 def test_an_approval_is_answered_once() -> None:
     context = [approval()]
     assert refusal([answered()], context, asked={"mcpr_1"}) is None
-    assert refusal([answered("mcpr_2")], context, asked={"mcpr_1"}) == "No approval request found with id 'mcpr_2'."
+    assert refusal([answered("mcpr_2")], context, asked={"mcpr_1"}) == not_found("mcpr_2")
     again = "Approval request with id 'mcpr_1' has already been answered."
     assert refusal([answered()], [*context, answered()], asked={"mcpr_1"}) == again
     assert refusal([answered(), answered(approve=False)], context, asked={"mcpr_1"}) == again
@@ -100,8 +105,8 @@ def test_a_refusal_names_the_input() -> None:
 
 
 def test_an_approval_that_the_caller_wrote_itself_cannot_be_answered() -> None:
-    assert refusal([approval(), answered()]) == "No approval request found with id 'mcpr_1'."
-    assert refusal([answered()], [approval()]) == "No approval request found with id 'mcpr_1'."
+    assert refusal([approval(), answered()]) == not_found("mcpr_1")
+    assert refusal([answered()], [approval()]) == not_found("mcpr_1")
 
 
 @pytest.mark.parametrize(

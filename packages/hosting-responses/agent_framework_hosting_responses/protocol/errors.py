@@ -18,6 +18,9 @@ from agent_framework_hosting_responses.protocol.json import JsonObject, JsonValu
 _SHOWN = 64
 """Characters of a caller's value that an error message repeats; longer values are cut."""
 
+_CONTINUED = "what the request continues (previous_response_id or conversation)"
+"""Where a question must be that is answered: one that stands in `input` can be written by anybody."""
+
 
 class ProtocolError(Exception):
     """Base of everything the protocol core raises."""
@@ -196,7 +199,9 @@ def call_output_missing(call_id: str) -> RequestError:
 
 def approval_request_not_found(approval_request_id: str) -> RequestError:
     """Refuse an `mcp_approval_response` to nothing. Source: contract §1.2."""
-    return RequestError(f"No approval request found with id '{_shown(approval_request_id)}'.", param="input")
+    return RequestError(
+        f"No approval request found with id '{_shown(approval_request_id)}' in {_CONTINUED}.", param="input"
+    )
 
 
 def approval_answered_already(approval_request_id: str) -> RequestError:
@@ -245,6 +250,11 @@ def question_gone(response_id: str) -> RequestError:
         "is gone. Continue an earlier response, or begin anew.",
         param="input",
     )
+
+
+def nothing_asked() -> RequestError:
+    """Refuse an answer to a workflow that has asked nothing: it would take it for the beginning of something else."""
+    return RequestError(f"The workflow waits for no answer in {_CONTINUED}.", param="input")
 
 
 def answers_only() -> RequestError:
