@@ -97,6 +97,7 @@ class ResponsesService:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings or ResponsesSettings()
+        self.settings.check([served.name for served in context.targets])
         self._context = context
         self.state = state = state or state_of(context, self.settings)
         self._responses = state.responses

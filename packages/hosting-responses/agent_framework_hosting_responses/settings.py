@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from agent_framework_hosting.errors import ConfigurationError
 
 ResponseIdFactory = Callable[[], str] | Callable[[str | None], str]
 """Makes response ids; may take the previous response id. Ids match `[A-Za-z0-9_-]{1,256}` and never repeat."""
@@ -61,6 +63,19 @@ class ResponsesSettings:
     max_response_age: float | None = 30 * 86_400.0
     max_conversations: int | None = None
     max_conversation_age: float | None = None
+
+    def check(self, models: Collection[str]) -> None:
+        """Check that `lost_runs` says something, and of `models` only.
+
+        Raises:
+            ConfigurationError: it does not; a rule that nothing follows would not be missed until a process dies.
+        """
+        by_model = {} if isinstance(self.lost_runs, str) else self.lost_runs
+        if unknown := sorted(by_model.keys() - set(models)):
+            raise ConfigurationError(f"lost_runs has the model {unknown[0]!r}; there are {', '.join(sorted(models))}.")
+        rules = [self.lost_runs] if isinstance(self.lost_runs, str) else list(self.lost_runs.values())
+        if wrong := [rule for rule in rules if rule not in get_args(LostRuns)]:
+            raise ConfigurationError(f"lost_runs has {wrong[0]!r}; known are {', '.join(get_args(LostRuns))}.")
 
     def rule_for_lost(self, model: str) -> LostRuns:
         """Return what becomes of a lost run of the model."""

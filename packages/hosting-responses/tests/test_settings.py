@@ -11,6 +11,7 @@ import pytest
 from agent_framework import Agent, Content, tool
 
 from agent_framework_hosting import AgentFrameworkHost
+from agent_framework_hosting.errors import ConfigurationError
 from agent_framework_hosting.testing.agents import ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import ResponsesChannel, ResponsesSettings
 
@@ -35,6 +36,21 @@ def test_the_defaults_are_safe_for_a_host_that_anybody_can_reach() -> None:
     assert settings.max_body_bytes >= 32 * 1024 * 1024
     assert settings.keep_alive == 15.0
     assert settings.max_response_age == 30 * 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ("sometimes", "lost_runs has 'sometimes'; known are resume, retry, fail"),
+        ({"one": "never"}, "lost_runs has 'never'"),
+        ({"one": "retry", "three": "fail"}, "lost_runs has the model 'three'; there are one, two"),
+    ],
+)
+def test_a_rule_for_lost_runs_that_nothing_would_follow_is_refused(rules: Any, message: str) -> None:
+    targets = {"one": ScriptedAgent(["x"]), "two": ScriptedAgent(["x"])}
+
+    with pytest.raises(ConfigurationError, match=message):
+        _ = host_of(targets, ResponsesSettings(lost_runs=rules)).app
 
 
 def test_settings_are_values() -> None:

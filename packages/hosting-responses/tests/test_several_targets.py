@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -98,6 +99,43 @@ async def test_what_one_target_has_left_goes_on_with_those_that_are_named_later(
     # Back again: its own session, and what was said since.
     assert alone.told == [1, 3]
     assert third.output_text == "a|b|a|a|b|c"
+
+
+@pytest.mark.parametrize("is_workflow_first", [True, False])
+async def test_what_takes_the_place_of_another_kind_of_target_is_told_what_was_said(
+    durable_state: State, *, is_workflow_first: bool
+) -> None:
+    agent = Listener("x")
+    kinds: list[Any] = [steps, agent] if is_workflow_first else [agent, steps]
+    async with serving({"x": kinds[0]}, durable_state) as responses:
+        first = await responses.create(input="a")
+    async with serving({"x": kinds[1]}, durable_state) as responses:
+        second = await responses.create(input="b", previous_response_id=first.id)
+        third = await responses.create(input="c", previous_response_id=second.id)
+
+    # A workflow that takes text gets the newest only.
+    assert [second.output_text, third.output_text] == (["a|a|b", "a|a|b|c"] if is_workflow_first else ["b", "b+c"])
+    assert agent.told == ([3, 1] if is_workflow_first else [1])
+
+
+async def test_a_link_among_the_checkpoints_leaves_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "state" / "checkpoints").mkdir(parents=True)
+    state = State("sqlite", {"state_dir": tmp_path / "state"})
+    async with live.serve(host_of(steps, state).app) as served:
+        first = await served.client.responses.create(input="ask")
+        (place,) = (tmp_path / "state" / "checkpoints").iterdir()
+        shutil.rmtree(place)
+        place.symlink_to(tmp_path / "elsewhere")
+        running = await served.client.responses.create(input="b", background=True)
+        end = await ended(served, running.id)
+        call: Any = first.output[0]
+        answer: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "yes"}]
+        said = await refusal(served.client.responses.create(input=answer, previous_response_id=first.id))
+
+    assert end.status == "failed"
+    assert said[0] == "input"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 # --- Lost runs

@@ -20,6 +20,7 @@ from agent_framework import (
 from ..branches import Claim, continue_elsewhere, note_history, without_saving
 from ..errors import ConfigurationError, TargetError
 from .base import TargetInput, bound_request_context
+from .turn import SESSION_STATE_KEY as WORKFLOW_STATE_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class AgentTarget:
 
     async def continued(self, session: AgentSession, claim: Claim | None) -> AgentSession | None:
         """Return the session to run with, `None` if only a new one will do. See `ContinuesSessions`."""
+        if WORKFLOW_STATE_KEY in session.state:  # of a workflow that was served in the agent's place
+            return None
         return await continue_elsewhere(self._agent, session, claim)
 
     def server_tools(self) -> frozenset[str]:

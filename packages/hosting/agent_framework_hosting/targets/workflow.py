@@ -10,6 +10,7 @@ from typing import Literal
 
 from agent_framework import AgentResponseUpdate, AgentSession, FunctionalWorkflow, Workflow, WorkflowCheckpointException
 
+from ..branches import Claim
 from ..checkpoints import (
     CheckpointLocation,
     Checkpoints,
@@ -20,7 +21,7 @@ from ..checkpoints import (
     outlive_process,
 )
 from ..directories import read_directory
-from ..errors import ConfigurationError, LeaseLost, StaleWrite, StoreUnavailable, TargetError
+from ..errors import ConfigurationError, LeaseLost, StaleWrite, StoreError, StoreUnavailable, TargetError
 from ..isolation import Partition
 from .agent import AgentTarget
 from .base import Question, Resumption, TargetInput, bound_request_context
@@ -109,6 +110,11 @@ class WorkflowTarget:
         """Erase the checkpoint that `session` continues from. See `Erasable.erase`."""
         await erase_checkpoint(self.checkpoints, partition, session)
 
+    async def continued(self, session: AgentSession, claim: Claim | None) -> AgentSession | None:
+        """Return the session, unless an agent has left it that was served in the workflow's place."""
+        del claim
+        return None if Position.of(session) is None else session
+
     async def questions(self, partition: Partition, session: AgentSession) -> Mapping[str, Question]:
         """Return what the workflow has asked. See `Asking.questions`."""
         position = Position.of(session)
@@ -118,7 +124,7 @@ class WorkflowTarget:
             last = await self._typed.chain(partition, position.chain).load(position.checkpoint_id)
         except OSError as error:
             raise StoreUnavailable("The checkpoint at which the workflow waits cannot be read.") from error
-        except WorkflowCheckpointException as error:
+        except (WorkflowCheckpointException, ConfigurationError) as error:
             raise TargetError("The checkpoint at which the workflow waits is gone or unusable.") from error
         return {name: WorkflowQuestion(event) for name, event in last.pending_request_info_events.items()}
 
@@ -137,7 +143,7 @@ class WorkflowTarget:
             stored = await self._typed.chain(partition, run_id).list_checkpoints(workflow_name=run_id)
         except OSError as error:
             raise StoreUnavailable("The checkpoints of the run cannot be read.") from error
-        except WorkflowCheckpointException as error:
+        except (WorkflowCheckpointException, ConfigurationError) as error:
             raise TargetError("The checkpoints of the run cannot be read any more.") from error
         resumable = [checkpoint for checkpoint in stored if RUN_METADATA_KEY in checkpoint.metadata]
         if not resumable:
@@ -149,9 +155,9 @@ class WorkflowTarget:
 
     async def abandon(self, partition: Partition, run_id: str) -> None:
         """Erase the checkpoints of the run. See `Resumable.abandon`."""
-        chain = self.checkpoints.chain(partition, run_id)
 
         async def erase() -> None:
+            chain = self.checkpoints.chain(partition, run_id)
             for checkpoint_id in await chain.list_checkpoint_ids(workflow_name=run_id):
                 await chain.delete(checkpoint_id)
 
@@ -209,6 +215,7 @@ async def erase_checkpoint(checkpoints: Checkpoints, partition: Partition, sessi
 
     Raises:
         StoreUnavailable: it could not be erased; erasing again may work.
+        StoreError: somebody has to see to the place where it lies first.
     """
     position = Position.of(session)
     if position is None:
@@ -217,6 +224,8 @@ async def erase_checkpoint(checkpoints: Checkpoints, partition: Partition, sessi
         await checkpoints.chain(partition, position.chain).delete(position.checkpoint_id)
     except OSError as error:
         raise StoreUnavailable("The checkpoint could not be erased.") from error
+    except ConfigurationError as error:
+        raise StoreError("The checkpoint cannot be erased.") from error
 
 
 def _pick_checkpoints(given: Checkpoints | None, location: CheckpointLocation | None) -> Checkpoints | None:
