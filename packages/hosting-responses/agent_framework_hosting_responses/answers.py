@@ -151,6 +151,13 @@ def _asks(node: Context, target_key: str) -> bool:
     return any(asked.get("target") == target_key for asked in node.approvals.values())
 
 
+def names_answered(items: Sequence[JsonObject], context: Context) -> list[str]:
+    """Return the target's names of what the items answer."""
+    call_ids, approvals = context.all_call_ids(), context.all_approvals()
+    ids = [wire_id for item in items if (wire_id := id_answered_by(item)) is not None]
+    return [str(approvals[one]["request_id"]) if one in approvals else call_ids.get(one, one) for one in ids]
+
+
 def wire_names(waiting: Waiting, context: Context) -> dict[str, str]:
     """Return id on the wire → the target's name, for what was asked last under each name."""
     call_ids, approvals = context.all_call_ids(), context.all_approvals()

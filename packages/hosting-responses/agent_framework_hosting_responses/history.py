@@ -32,6 +32,7 @@ from .answers import (
     check_answers_are_to_the_newest,
     check_nothing_is_answered_late,
     id_answered_by,
+    names_answered,
     used_up,
     wire_names,
 )
@@ -164,6 +165,20 @@ class History:
         if request.previous_response_id is not None:
             return await self._after(request, partition, request.previous_response_id, target)
         return Continuation(input=self._checked(request, EMPTY, (), Waiting(), target).items)
+
+    async def resume(self, request: CreateRequest, record: ResponseRecord, target: ServedTarget) -> Continuation:
+        """Return what the run of a stored response gets that goes on from a checkpoint of its own.
+
+        What it continued may have been deleted since it was accepted: the checkpoint has what the target knew of it, and
+        the response its context. Of answers to what is gone only the names are left.
+        """
+        try:
+            return await self.resolve(request, record.key.partition, target)
+        except errors.RequestError:
+            kept = await self._responses.context(record.key)
+            context = EMPTY if kept is None or kept.parent is None else kept.parent
+            names = names_answered(record.input, context)
+            return Continuation(context=context, input=record.input, answers=dict.fromkeys(names))
 
     async def _after(
         self, request: CreateRequest, partition: Partition, response_id: str, target: ServedTarget

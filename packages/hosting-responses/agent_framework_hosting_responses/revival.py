@@ -179,7 +179,10 @@ class Revival:
                     hosted_tools=self._settings.hosted_tools,
                     new_id=new_id,
                 )
-                continuation = await self._history.resolve(request, record.key.partition, served)
+                if resumption is None:
+                    continuation = await self._history.resolve(request, record.key.partition, served)
+                else:
+                    continuation = await self._history.resume(request, record, served)
                 turn = await self._turns.rebuild(
                     record,
                     request,

@@ -48,6 +48,9 @@ from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.targets.workflow import WorkflowTarget
 from agent_framework_hosting.testing.agents import Gate
 from agent_framework_hosting_responses import MemorySettlements, ResponseRecord, ResponsesChannel, ResponsesState
+from agent_framework_hosting_responses.answers import names_answered
+from agent_framework_hosting_responses.protocol.json import JsonObject
+from agent_framework_hosting_responses.stores.context import Context
 from agent_framework_hosting_responses.stores.memory import MemoryResponseStore
 from agent_framework_hosting_responses.stores.memory_conversations import MemoryConversationStore
 
@@ -716,6 +719,65 @@ async def test_an_answer_whose_process_stops_is_heard_by_the_next_one_and_counts
     assert "already been answered" in again
     assert (done.status, done.output_text, calls_of(done)) == ("completed", "'this'", [])
     assert after.output_text == "'this'|2"
+
+
+@pytest.mark.behaviour("F8", "D5")
+@pytest.mark.parametrize("kind", ["answer", "message", "conversation"])
+async def test_a_workflow_is_resumed_although_what_it_continued_was_deleted_while_it_ran(
+    durable_state: State, kind: str
+) -> None:
+    class Slow(Clerk):
+        async def _wait(self) -> None:
+            if not is_begun.is_set():
+                is_begun.set()
+                await asyncio.Event().wait()
+
+        @handler
+        async def ask(self, message: str, ctx: WorkflowContext[Any, str]) -> None:
+            if "slowly" in message:
+                await self._wait()
+            await super().ask(message, ctx)
+
+        async def _note(self, answer: object, ctx: WorkflowContext[Any, str]) -> None:
+            await self._wait()
+            await super()._note(answer, ctx)
+
+    def slow() -> Workflow:
+        return WorkflowBuilder(start_executor=Slow(), name="clerk").build()
+
+    is_begun = asyncio.Event()
+    async with live.serve(host_of(slow, shutdown_grace=0, **durable_state.options).app) as served:
+        responses, conversations = served.client.responses, served.client.conversations
+        place = await conversations.create()
+        first = await responses.create(model="m", input="confirm" if kind == "answer" else "hello")
+        body: dict[str, Any] = {"input": "slowly confirm", "previous_response_id": first.id}
+        if kind == "answer":
+            body["input"] = [answer(calls_of(first)[0], "not yet")]
+        if kind == "conversation":
+            body = {"input": "slowly confirm", "conversation": place.id}
+        begun = await responses.create(model="m", background=True, **body)
+        await asyncio.wait_for(is_begun.wait(), SECONDS)
+        await (conversations.delete(place.id) if kind == "conversation" else responses.delete(first.id))
+    async with hosted(slow, **durable_state.options) as responses:
+        done = await ended(responses, begun)
+        last = await responses.create(model="m", input=[answer(calls_of(done)[0], "yes")], previous_response_id=done.id)
+
+    assert (done.status, done.output_text) == ("completed", "'not yet'" if kind == "answer" else "[slowly]")
+    assert last.output_text == ("'not yet'|'yes'" if kind == "answer" else "'yes'")
+
+
+def test_what_is_answered_has_the_names_of_whoever_asked() -> None:
+    asked = Context((), approvals={"mcpr_1": {"request_id": "one"}}, call_ids={"call_2": "two"})
+    items: list[JsonObject] = [
+        {"type": "message", "role": "user", "content": "hello"},
+        {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True},
+        {"type": "function_call_output", "call_id": "call_2", "output": "yes"},
+        {"type": "function_call_output", "call_id": "call_3", "output": "yes"},
+    ]
+
+    names = names_answered(items, asked)
+
+    assert names == ["one", "two", "call_3"]
 
 
 @pytest.mark.behaviour("F3")
