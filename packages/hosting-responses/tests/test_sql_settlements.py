@@ -9,7 +9,15 @@ from msgspec.structs import replace
 from agent_framework_hosting.errors import StaleWrite
 from agent_framework_hosting.runs.base import RunId, RunKey, RunStatus
 from agent_framework_hosting.sql.database import Database
-from agent_framework_hosting_responses.stores.base import AnsweredAlready, QuestionKey, ResponseRecord
+from agent_framework_hosting_responses.stores.base import (
+    AnsweredAlready,
+    ConversationId,
+    ConversationKey,
+    ConversationRecord,
+    QuestionKey,
+    ResponseRecord,
+)
+from agent_framework_hosting_responses.stores.sql_conversations import SqlConversationStore
 from agent_framework_hosting_responses.stores.sql_responses import SqlResponseStore
 from agent_framework_hosting_responses.stores.sql_settlements import SqlSettlements
 from agent_framework_hosting_responses.stores.tables import settlements as table
@@ -107,3 +115,34 @@ async def test_what_was_answered_is_forgotten_with_the_response_that_has_asked(d
     assert await kept() == 1
     await responses.delete(RunKey(ADA, RunId(by(2).run_id)))
     assert await kept() == 0
+
+
+async def test_what_was_answered_after_who_has_asked_was_erased_is_forgotten_with_the_conversation(
+    database: Database,
+) -> None:
+    responses, settlements, conversations = (
+        SqlResponseStore(database),
+        SqlSettlements(database),
+        SqlConversationStore(database),
+    )
+    key = ConversationKey(ADA, ConversationId("conv_1"))
+    await conversations.create(ConversationRecord(key=key, created_at=1, metadata={}), [])
+    for number in (1, 2):
+        said = {"type": "message", "id": f"msg_{number}"}
+        asked = replace(
+            answering(number),
+            status=RunStatus.COMPLETED,
+            conversation_id="conv_1",
+            conversation_position=number - 1,
+            input=(said,),
+        )
+        await responses.create(asked)
+    await responses.delete(by(1))
+    questions = [QuestionKey(ADA, by(number).run_id, "mcpr_1") for number in (1, 2)]
+    await settlements.settling(questions, by=by(3)).finish()
+
+    await conversations.delete(key)
+
+    await settlements.settling(questions[:1], by=by(4)).finish()
+    with pytest.raises(AnsweredAlready):
+        await settlements.settling(questions[1:], by=by(4)).finish()

@@ -43,7 +43,7 @@ from .sql_turns import (
     lock,
     names_of,
 )
-from .tables import IS_RUNNING, conversation_items, conversations, responses
+from .tables import IS_RUNNING, conversation_items, conversations, responses, settlements
 
 _NEWEST: Final = 2**62
 
@@ -61,6 +61,16 @@ _IS_NAMED = sa.tuple_(conversations.c.partition, conversations.c.id).in_(_NAMES)
 _DELETE = sa.delete(conversations).where(_IS_NAMED)
 _DELETE_ITEMS = sa.delete(conversation_items).where(
     sa.tuple_(conversation_items.c.partition, conversation_items.c.conversation_id).in_(_NAMES)
+)
+# Of responses that were erased before they were answered here: the others take their answers along themselves.
+_FORGET_ANSWERS = sa.delete(settlements).where(
+    sa.tuple_(settlements.c.partition, settlements.c.response_id).in_(
+        sa.select(conversation_items.c.partition, conversation_items.c.response_id).where(
+            sa.tuple_(conversation_items.c.partition, conversation_items.c.conversation_id).in_(_NAMES),
+            conversation_items.c.response_id.is_not(None),
+        )
+    ),
+    ~sa.exists().where(responses.c.partition == settlements.c.partition, responses.c.id == settlements.c.response_id),
 )
 _APPEND = (
     sa.update(conversations)
@@ -373,5 +383,6 @@ def _erase_outdated(connection: sa.Connection, *, rows: Sequence[Any]) -> None:
 def _erase(connection: sa.Connection, *, keys: Sequence[ConversationKey]) -> int:
     # The rows first: whoever appends at this moment waits for its own, and then finds nothing.
     erased = connection.execute(_DELETE, {"names": keys}).rowcount
+    connection.execute(_FORGET_ANSWERS, {"names": keys})
     connection.execute(_DELETE_ITEMS, {"names": keys})
     return erased
