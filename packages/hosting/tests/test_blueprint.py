@@ -344,6 +344,19 @@ def test_what_is_no_workflow_is_refused_with_what_to_change(source: Any, message
         WorkflowBlueprint(source)
 
 
+class Broken:
+    """A builder that cannot build."""
+
+    def build(self) -> Workflow:
+        raise LookupError("no such participant")
+
+
+@pytest.mark.parametrize(("source", "maker"), [(Broken(), r"build\(\)"), (Broken().build, "The workflow factory")])
+def test_a_builder_or_a_function_that_fails_is_refused_with_what_it_said(source: Any, maker: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{maker} failed: LookupError: no such participant"):
+        WorkflowBlueprint(source)
+
+
 async def test_a_factory_that_returns_the_same_workflow_again_is_refused() -> None:
     only_one = collecting()
     blueprint = WorkflowBlueprint(lambda: only_one)

@@ -10,7 +10,8 @@ import logging
 import pickle
 import types
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, Protocol, TypeAlias
 
 from agent_framework import (
@@ -118,7 +119,8 @@ class WorkflowBlueprint:
         """Take a sample, unless that has to be waited for."""
         if inspect.iscoroutinefunction(self._make):
             return
-        made = self._make()
+        with _telling("The workflow factory"):
+            made = self._make()
         if inspect.iscoroutine(made):
             made.close()  # nothing of it was executed
         elif not inspect.isawaitable(made):
@@ -132,12 +134,8 @@ class WorkflowBlueprint:
         """
         if self.sample is not None:
             return
-        try:
+        with _telling("The workflow factory"):
             made = await self._made()
-        except ConfigurationError:
-            raise
-        except Exception as error:
-            raise ConfigurationError(f"The workflow factory failed: {type(error).__name__}: {error}") from error
         self._take_sample(made)
 
     async def new(self) -> AnyWorkflow:
@@ -178,7 +176,21 @@ def _instance(source: WorkflowSource) -> AnyWorkflow | None:
     if isinstance(source, _WORKFLOWS):
         return source
     build = getattr(source, "build", None)
-    return _as_workflow(build(), "build()") if callable(build) else None
+    if not callable(build):
+        return None
+    with _telling("build()"):
+        return _as_workflow(build(), "build()")
+
+
+@contextmanager
+def _telling(maker: str) -> Generator[None, None, None]:
+    """Tell of whatever a user's code raises in the block as of something to change."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"{maker} failed: {type(error).__name__}: {error}") from error
 
 
 def _as_workflow(made: object, maker: str) -> AnyWorkflow:
