@@ -25,6 +25,7 @@ from agent_framework import (
     Content,
     Executor,
     FunctionInvocationLayer,
+    FunctionTool,
     Message,
     Workflow,
     WorkflowBuilder,
@@ -46,7 +47,7 @@ from agent_framework_hosting.runs.base import RunStatus
 from agent_framework_hosting.sql.checkpoints import SqlCheckpoints
 from agent_framework_hosting.sql.database import Database
 from agent_framework_hosting.targets.workflow import WorkflowTarget
-from agent_framework_hosting.testing.agents import Gate
+from agent_framework_hosting.testing.agents import Gate, ScriptedAgent, ScriptedChatClient
 from agent_framework_hosting_responses import MemorySettlements, ResponseRecord, ResponsesChannel, ResponsesState
 from agent_framework_hosting_responses.answers import names_answered
 from agent_framework_hosting_responses.protocol.json import JsonObject
@@ -1135,6 +1136,74 @@ async def test_an_approval_is_refused_when_the_agent_has_asked_for_others_since(
             assert (done.output_text, mailer.sent) == ("done", [second])
             assert late == both
             assert "any more" in late
+
+
+@pytest.mark.behaviour("F5")
+@pytest.mark.usefixtures("on_every_store")
+async def test_what_was_half_approved_in_a_run_that_failed_is_not_done_again() -> None:
+    mailer = Mailer("agent")
+    async with hosted(mailer.target) as responses:
+        asked = await responses.create(model="m", input="bob crash")
+        bob, _ = approvals_of(asked)
+        half = await responses.create(model="m", input=[approval(bob)], previous_response_id=asked.id)
+        (crash,) = approvals_of(half)
+        failed = await failed_run(responses, "streamed", input=[approval(crash)], previous_response_id=half.id)
+        after = await responses.create(model="m", input="hello", previous_response_id=failed)
+        (crash_again,) = approvals_of(after)
+        message = await refusal(responses.create, input=[approval(crash_again)], previous_response_id=after.id)
+
+    assert "already been answered" in message
+    assert sorted(mailer.sent) == ["bob", "crash"]
+
+
+@pytest.mark.behaviour("F5")
+@pytest.mark.usefixtures("on_every_store")
+async def test_an_agent_may_ask_for_another_approval_under_the_id_that_was_answered() -> None:
+    question = Content.from_function_approval_request("sure?", Content.from_function_call("call_0", "act"))
+    async with hosted(ScriptedAgent([question], [question], ["done"])) as responses:
+        first = await responses.create(model="m", input="hello")
+        given: Any = {"input": [approval(first.output[0])], "previous_response_id": first.id}
+        second = await responses.create(model="m", **given)
+        again = await refusal(responses.create, **given)
+        third = await responses.create(model="m", input=[approval(second.output[0])], previous_response_id=second.id)
+
+    assert third.output_text == "done"
+    assert "already been answered" in again
+
+
+@pytest.mark.behaviour("F5")
+@pytest.mark.usefixtures("on_every_store")
+async def test_approvals_beside_calls_for_the_client_may_come_one_after_the_other() -> None:
+    sent: list[str] = []
+
+    @tool(approval_mode="always_require")
+    def send_mail(to: str) -> str:
+        """Send a mail."""
+        sent.append(to)
+        return "sent"
+
+    lookup = FunctionTool(name="lookup", description="Look up.", func=None, input_model={"type": "object"})
+    calls = [
+        Content.from_function_call("call_bob", "send_mail", arguments='{"to": "bob"}'),
+        Content.from_function_call("call_eve", "send_mail", arguments='{"to": "eve"}'),
+        Content.from_function_call("call_x", "lookup", arguments="{}"),
+    ]
+    model = ScriptedChatClient(calls, ["done"])
+    async with hosted(Agent(client=model, tools=[send_mail, lookup], name="mailer")) as responses:
+        asked = await responses.create(model="m", input="hello")
+        bob, eve = approvals_of(asked)
+        (call,) = calls_of(asked)
+        first: Any = {"input": [answer(call, "x"), approval(bob)], "previous_response_id": asked.id}
+        half = await responses.create(model="m", **first)
+        sibling: Any = [answer(call, "x"), approval(eve)]
+        other = await refusal(responses.create, input=sibling, previous_response_id=asked.id)
+        assert (half.output, sent) == ([], [])
+        done = await responses.create(model="m", input=[approval(eve)], previous_response_id=half.id)
+        again = await refusal(responses.create, input=[approval(eve)], previous_response_id=half.id)
+
+    assert all("already been answered" in message for message in (other, again))
+    assert done.output_text == "done"
+    assert sorted(sent) == ["bob", "eve"]
 
 
 @KINDS

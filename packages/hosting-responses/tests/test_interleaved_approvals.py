@@ -197,7 +197,9 @@ class Approvals(RuleBasedStateMachine):
         who=st.integers(0, 1),
         pick=PICKS,
         is_new=st.sampled_from([True, False, False, False]),
-        words=st.sampled_from(["mail 1", "mail 2", "mail 3", "mail 1 fail", "mail 2 fail", "hello", "hello fail"]),
+        words=st.sampled_from(
+            ["mail 1", "mail 2", "mail 3", "mail 1 fail", "mail 2 fail", "mail 2 fail", "hello", "hello fail"]
+        ),
         mode=MODES,
         is_stored=st.sampled_from([True] * 4 + [False]),
     )
