@@ -693,6 +693,21 @@ async def test_what_is_asked_again_under_the_same_name_is_another_question() -> 
     assert done.output_text == "'not yet'|'yes'"
 
 
+@pytest.mark.behaviour("F3")
+@pytest.mark.parametrize("is_background", [False, True])
+async def test_what_is_asked_again_under_the_same_name_is_said_by_a_response_that_is_not_stored_too(
+    *, is_background: bool
+) -> None:
+    async with hosted(asking) as responses:
+        asked = await responses.create(model="m", input="confirm")
+        (first,) = calls_of(asked)
+        body: Any = {"input": [answer(first, "not yet")], "previous_response_id": asked.id, "store": False}
+        again = await ended(responses, await responses.create(model="m", background=is_background, **body))
+
+    (second,) = calls_of(again)
+    assert (again.output_text, first.call_id != second.call_id) == ("'not yet'", True)
+
+
 @pytest.mark.behaviour("F3", "F8")
 async def test_an_answer_whose_process_stops_is_heard_by_the_next_one_and_counts_once(durable_state: State) -> None:
     class Slow(Clerk):

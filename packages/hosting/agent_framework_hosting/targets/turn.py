@@ -119,7 +119,7 @@ class Turn(ABC):
 
     async def advance(self) -> None:
         """Store the checkpoint that the framework has saved since, if the run may be resumed from it."""
-        if self._run.flush is not None:
+        if self._is_kept and self._run.flush is not None:
             await self._store()
 
     async def _store(self) -> None:
@@ -207,8 +207,9 @@ class GraphTurn(Turn):
 
     async def begin(self) -> ResponseStream[WorkflowEvent[Any], Any]:
         """Start the workflow. See `Turn.begin`."""
-        # Never nothing: what a factory has given a storage of its own would put all callers' states there.
-        checkpoints = self._held if self._is_kept else ReadOnlyCheckpoints()
+        # Never nothing: what a factory has given a storage of its own would put all callers' states there. Nor less when
+        # nothing will be stored: what the workflow waits for stands in what it saves.
+        checkpoints = self._held
         workflow = self._workflow
         if self._run.resumption is None:
             if self._answers:
