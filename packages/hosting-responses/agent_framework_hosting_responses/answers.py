@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from agent_framework_hosting.errors import WrongAnswer
@@ -18,11 +19,14 @@ from .stores.context import Context
 class Waiting:
     """What the target needs to know before it goes on: its `questions` by its own names of them.
 
-    It goes on from the session after the response `response_id`.
+    It goes on from the session after the response `response_id`. `passed_over` are later responses whose questions were
+    answered elsewhere, `late` are the calls since, for whose outputs it does not wait any more.
     """
 
     response_id: str = ""
     questions: Mapping[str, Question] = field(default_factory=dict)
+    passed_over: AbstractSet[str] = frozenset()
+    late: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ def answers_in(items: Sequence[JsonObject], waiting: Waiting, context: Context) 
         if answered_id is None:
             rest.append(item)
             continue
+        if answered_id in waiting.late:
+            raise errors.call_late(answered_id)
         name = asked.get(answered_id)
         if name is None or name in values:
             raise _not_open(item, answered_id, is_asked=name is not None or _is_known(item, answered_id, context))
@@ -69,13 +75,13 @@ def answers_in(items: Sequence[JsonObject], waiting: Waiting, context: Context) 
 
 
 def check_nothing_is_answered_late(
-    items: Sequence[JsonObject], context: Sequence[JsonObject], approvals: Container[str]
+    items: Sequence[JsonObject], context: Sequence[JsonObject], approvals: Container[str], waiting: Waiting
 ) -> None:
     """Refuse answers to what was asked before, for a target that does not wait for any.
 
     Raises:
         RequestError: an item answers what another one in the context has answered, or one of the `approvals`, for which
-            nobody waits any more; or the last item is an answer, to whatever.
+            nobody waits any more, or a call that is as late; or the last item is an answer, to whatever.
     """
     answered = {answered_id for item in context if (answered_id := id_answered_by(item)) is not None}
     for item in items:
@@ -84,6 +90,8 @@ def check_nothing_is_answered_late(
             raise _not_open(item, str(answered_id), is_asked=True)
         if answered_id in approvals:
             raise errors.approval_late(str(answered_id))
+        if answered_id in waiting.late:
+            raise errors.call_late(str(answered_id))
     # Those before are what a caller that keeps the history itself tells of it.
     if items and id_answered_by(items[-1]) is not None:
         raise errors.nothing_asked()
@@ -156,6 +164,13 @@ def names_answered(items: Sequence[JsonObject], context: Context) -> list[str]:
     call_ids, approvals = context.all_call_ids(), context.all_approvals()
     ids = [wire_id for item in items if (wire_id := id_answered_by(item)) is not None]
     return [str(approvals[one]["request_id"]) if one in approvals else call_ids.get(one, one) for one in ids]
+
+
+def calls_in(node: Context) -> AbstractSet[str]:
+    """Return the ids on the wire of the calls that a response has brought."""
+    if node.response_id is None:
+        return frozenset()
+    return {str(item["call_id"]) for item in node.items if item.get("type") == "function_call"}
 
 
 def wire_names(waiting: Waiting, context: Context) -> dict[str, str]:

@@ -11,7 +11,7 @@ and is told what others have said.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -29,6 +29,7 @@ from agent_framework_hosting.targets.served import ServedTarget, ServedTargets
 from .answers import (
     Waiting,
     answers_in,
+    calls_in,
     check_answers_are_to_the_newest,
     check_nothing_is_answered_late,
     id_answered_by,
@@ -54,6 +55,7 @@ from .stores.base import (
     QuestionKey,
     ResponseRecord,
     ResponseStore,
+    Settlements,
 )
 from .stores.context import EMPTY, Context, response_session_key
 
@@ -133,11 +135,13 @@ class History:
         responses: ResponseStore,
         conversations: ConversationStore,
         sessions: SessionStore,
+        settlements: Settlements,
     ) -> None:
         self._targets = targets
         self._responses = responses
         self._conversations = conversations
         self._sessions = sessions
+        self._settlements = settlements
 
     async def last_response(self, request: CreateRequest, partition: Partition) -> ResponseRecord | None:
         """Return the response that `request` continues; `None` if there is none, or it is gone from its conversation.
@@ -161,10 +165,18 @@ class History:
                 calls and their outputs do not pair up, or another target has asked what is answered.
         """
         if request.conversation_id is not None:
-            return await self._in_conversation(request, partition, request.conversation_id, target)
-        if request.previous_response_id is not None:
-            return await self._after(request, partition, request.previous_response_id, target)
-        return Continuation(input=self._checked(request, EMPTY, (), Waiting(), target).items)
+            head = await self._head(partition, request.conversation_id)
+            # What was asked and answered elsewhere must not keep the conversation from going on.
+            goes_back = not any(id_answered_by(item) is not None for item in request.input)
+            place = _Place(head.context, _asked_last(head.context), position=head.position, goes_back=goes_back)
+        elif request.previous_response_id is not None:
+            previous, context = await self._previous(RunKey(partition, RunId(request.previous_response_id)))
+            # Only what a finished response asked for has to be answered: a failed turn must not block its chain.
+            is_finished = previous.status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
+            place = _Place(context, previous.output if is_finished else ())
+        else:
+            place = _Place()
+        return await self._from(place, request, partition, target)
 
     async def resume(self, request: CreateRequest, record: ResponseRecord, target: ServedTarget) -> Continuation:
         """Return what the run of a stored response gets that goes on from a checkpoint of its own.
@@ -180,55 +192,24 @@ class History:
             names = names_answered(record.input, context)
             return Continuation(context=context, input=record.input, answers=dict.fromkeys(names))
 
-    async def _after(
-        self, request: CreateRequest, partition: Partition, response_id: str, target: ServedTarget
+    async def _from(
+        self, place: _Place, request: CreateRequest, partition: Partition, target: ServedTarget
     ) -> Continuation:
-        previous, context = await self._previous(RunKey(partition, RunId(response_id)))
-        # Only what a finished response asked for has to be answered: a failed turn must not block its chain.
-        is_finished = previous.status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
-        await self._check_asker(request, partition, context, next(_with_sessions(context), None), target)
-        waiting = await self._waiting(partition, _with_sessions(context), target)
-        own = self._checked(request, context, previous.output if is_finished else (), waiting, target)
-        session, key, unknown = await self._session(partition, context, target, keeps_session=request.store)
+        await self._check_asker(request, partition, place.context, target)
+        waiting = await self._waiting(partition, place, target)
+        own = self._checked(request, place, waiting, target)
+        session, key, unknown = await self._session(
+            partition, place.context, waiting, target, keeps_session=request.store
+        )
         return Continuation(
-            context=context,
-            backlog=_backlog(unknown, own.items),
+            context=place.context,
+            conversation_position=place.position,
+            backlog=_backlog(unknown, own.items, place.context),
             input=own.items,
             session=session,
             session_key=key,
             answers=own.answers,
-            settles=_settled(own, context, waiting, partition, target),
-        )
-
-    async def _in_conversation(
-        self, request: CreateRequest, partition: Partition, conversation_id: str, target: ServedTarget
-    ) -> Continuation:
-        head = await self._head(partition, conversation_id)
-        last = head.session_response_id
-        await self._check_asker(request, partition, head.context, last, target)
-        waiting = await self._waiting(partition, () if last is None else (last,), target)
-        own = self._checked(request, head.context, _asked_last(head.context), waiting, target)
-        session = key = None
-        if last is not None:
-            key = response_session_key(last)
-            session = await self._continued(partition, key, target, keeps_session=request.store)
-            is_answer = isinstance(target.target, Asking) and any(map(id_answered_by, own.items))
-            if session is None and is_answer and await self._sessions.get(partition, key) is None:
-                # The response that asked has been deleted; what it asked is still in the conversation.
-                raise errors.question_gone(last)
-        unknown = head.context.length if session is None else head.unknown
-        backlog = head.context.all_items()[-unknown:] if unknown else ()
-        if session is None:
-            backlog = without_orphaned_outputs(backlog)
-        return Continuation(
-            context=head.context,
-            conversation_position=head.position,
-            backlog=_backlog(backlog, own.items),
-            input=own.items,
-            session=session,
-            session_key=None if session is None else key,
-            answers=own.answers,
-            settles=_settled(own, head.context, waiting, partition, target),
+            settles=_settled(own, place.context, waiting, partition, target),
         )
 
     async def _head(self, partition: Partition, conversation_id: str) -> ConversationHead:
@@ -253,13 +234,13 @@ class History:
         return record, context
 
     async def _session(
-        self, partition: Partition, context: Context, target: ServedTarget, *, keeps_session: bool
+        self, partition: Partition, context: Context, waiting: Waiting, target: ServedTarget, *, keeps_session: bool
     ) -> tuple[AgentSession | None, SessionKey | None, tuple[JsonObject, ...]]:
         """Return the session to continue, its key, and the items of the context that it does not know."""
         newer: list[Context] = []
         session = key = None
         for node in context.nodes():
-            if node.has_session and node.response_id is not None:
+            if node.has_session and node.response_id is not None and node.response_id not in waiting.passed_over:
                 key = response_session_key(node.response_id)
                 session = await self._continued(partition, key, target, keeps_session=keeps_session)
                 if session is not None:
@@ -275,29 +256,43 @@ class History:
             target.target, self._sessions, partition, key, target_key=target.key, keeps_session=keeps_session
         )
 
-    async def _waiting(self, partition: Partition, response_ids: Iterable[str], target: ServedTarget) -> Waiting:
-        """Return what the target waits for, which goes on from the first of the responses that has a session of its own.
+    async def _waiting(self, partition: Partition, place: _Place, target: ServedTarget) -> Waiting:
+        """Return what the target waits for, which goes on from the last response that has a session of its own.
 
         Raises:
             RequestError: what it waits for is gone.
         """
-        if isinstance(target.target, Asking):
-            for response_id in response_ids:
-                session = await self._sessions.get(partition, response_session_key(response_id))
-                if session is not None and target_of(session) == target.key:
-                    asked = await _questions(target.target, partition, session, response_id)
-                    return Waiting(response_id=response_id, questions=asked)
-        return Waiting()
+        if not isinstance(target.target, Asking):
+            return Waiting()
+        passed_over: set[str] = set()
+        late: set[str] = set()
+        for node in place.context.nodes():
+            session = await self._session_after(partition, node)
+            if session is not None and target_of(session) != target.key:
+                continue
+            if session is not None:
+                question = QuestionKey(partition, str(node.response_id))
+                asked = await _questions(target.target, partition, session, question.response_id)
+                if not (asked and place.goes_back and await self._settlements.is_settled(question)):
+                    found = question.response_id
+                    return Waiting(response_id=found, questions=asked, passed_over=passed_over, late=late)
+                passed_over.add(question.response_id)
+            late |= calls_in(node)
+        return Waiting(passed_over=passed_over, late=late)
+
+    async def _session_after(self, partition: Partition, node: Context) -> AgentSession | None:
+        if not node.has_session or node.response_id is None:
+            return None
+        return await self._sessions.get(partition, response_session_key(node.response_id))
 
     async def _check_asker(
         self,
         request: CreateRequest,
         partition: Partition,
         context: Context,
-        response_id: str | None,
         target: ServedTarget,
     ) -> None:
-        """Refuse answers to what another target has asked, which waits where the response has left it.
+        """Refuse answers to what another target has asked, which waits where the last response has left it.
 
         Raises:
             RequestError: an item is such an answer.
@@ -310,6 +305,7 @@ class History:
             asker = str(approvals[name].get("target", ""))
             if asker != target.key:
                 raise errors.asked_by_another_model(asker)
+        response_id = next(_with_sessions(context), None)
         if self._targets.only is not None or response_id is None:
             return
         session = await self._sessions.get(partition, response_session_key(response_id))
@@ -323,27 +319,41 @@ class History:
     def _checked(
         self,
         request: CreateRequest,
-        context: Context,
-        must_answer: Sequence[JsonObject],
+        place: _Place,
         waiting: Waiting,
         target: ServedTarget,
     ) -> _Own:
         """Return the request's items with references resolved, checked against what they refer to."""
         # A context may be long, and most requests do not look back further than one response.
+        context = place.context
         known = context.all_items() if refers_back(request.input) else ()
         resolved = _resolve_references(request.input, known)
         asked = context.all_approvals() if known else {}
+        asked_last = [item for item in place.asked if item.get("call_id") not in waiting.late]
         if waiting.questions:
             answers = answers_in(resolved, waiting, context)
-            others = [item for item in must_answer if item.get("call_id") not in answers.open_calls]
+            others = [item for item in asked_last if item.get("call_id") not in answers.open_calls]
             check_pairing(answers.rest, known, must_answer=others, asked=asked)
             return _Own(resolved, answers.values)
-        check_pairing(resolved, known, must_answer=must_answer, asked=asked)
+        check_pairing(resolved, known, must_answer=asked_last, asked=asked)
         if isinstance(target.target, Asking):
-            check_nothing_is_answered_late(resolved, known, asked)
+            check_nothing_is_answered_late(resolved, known, asked, waiting)
         else:
             check_answers_are_to_the_newest(resolved, context, target.key)
         return _Own(resolved)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a request goes on: after `context`, whose last response has brought the items `asked`.
+
+    `goes_back` says that responses are passed over whose questions were answered elsewhere.
+    """
+
+    context: Context = EMPTY
+    asked: Sequence[JsonObject] = ()
+    position: int = 0
+    goes_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +389,9 @@ def _settled(
     return tuple(QuestionKey(partition, *question) for question in used_up(own.items, context, target.key))
 
 
-def _backlog(items: Sequence[JsonObject], own: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
+def _backlog(items: Sequence[JsonObject], own: Sequence[JsonObject], context: Context) -> tuple[JsonObject, ...]:
+    if refers_back(items):
+        items = without_orphaned_outputs(items, context.all_items())
     return without_past_approvals(without_unanswered_calls(items, own), own)
 
 

@@ -107,15 +107,14 @@ class ResponsesService:
             responses=state.responses,
             conversations=state.conversations,
             sessions=context.session_store,
+            settlements=state.settlements,
         )
         self._models = Models(context.targets, self._history, settings=self.settings, created=int(clock()))
         self._turns = TurnBuilder(
             context,
             name=name,
             settings=self.settings,
-            stores=TurnStores(
-                stored=state.responses, one_shots=state.one_shots or state.responses, unstored=self._unstored
-            ),
+            stores=_turn_stores(state, self._unstored),
             run_hook=run_hook,
             response_id_factory=response_id_factory,
             clock=clock,
@@ -330,3 +329,7 @@ class ResponsesService:
 def _unstored_responses(state: ResponsesState) -> MemoryResponseStore:
     """Return where responses with store:false live while they run, and background ones a little longer to be polled."""
     return MemoryResponseStore(conversations=state.conversations, max_entries=_MOST_UNSTORED, max_age=_UNSTORED_AGE)
+
+
+def _turn_stores(state: ResponsesState, unstored: MemoryResponseStore) -> TurnStores:
+    return TurnStores(stored=state.responses, one_shots=state.one_shots or state.responses, unstored=unstored)

@@ -39,9 +39,10 @@ class LetsLateOnesIn(MemoryConversationStore):
 class ForgetsNoSession(MemoryConversationStore):
     async def remove(self, key: ConversationKey, item_id: str) -> bool:
         conversation: Any = self._find(key)
-        session = conversation.session_response_id
+        known = {node.response_id for node in conversation.context.nodes() if node.has_session}
         is_removed = await super().remove(key, item_id)
-        conversation.session_response_id = session
+        for node in conversation.context.nodes():
+            node.has_session = node.response_id in known
         return is_removed
 
 

@@ -46,12 +46,11 @@ def host_of(**options: Any) -> AgentFrameworkHost:
 
 @dataclass(eq=False)
 class Conversation:
-    """`items` are turns, and messages that somebody has added. `head` is the turn that its state is of."""
+    """`items` are turns, and messages that somebody has added."""
 
     id: str
     user: str
     items: list[Turn | str] = field(default_factory=list)
-    head: Turn | None = None
     is_locked: bool = False
 
 
@@ -80,7 +79,6 @@ class Turn:
     status: str = "in_progress"
     body: bytes = b""
     has_said: bool = False
-    calls: tuple[str, ...] = ()
     is_deleted: bool = False
     attempts: int = 1
 
@@ -102,26 +100,20 @@ class Turn:
         return self.answered_by is not None and self.answered_by.status in {"in_progress", "completed"}
 
 
-def base_of(context: list[Turn | str]) -> Turn | None:
-    """Return the last turn that has a state."""
-    return next((turn for turn in reversed(context) if isinstance(turn, Turn) and turn.has_state), None)
+def base_of(context: list[Turn | str], *, goes_back: bool = False) -> Turn | None:
+    """Return the last turn that has a state; who `goes_back` wants none that has been answered elsewhere."""
+    return next(
+        (
+            turn
+            for turn in reversed(context)
+            if isinstance(turn, Turn) and turn.has_state and not (goes_back and turn.pending and turn.is_answered)
+        ),
+        None,
+    )
 
 
 def lines_of(item: Turn | str) -> list[str]:
     return [item] if isinstance(item, str) else [*item.lines, *item.heard]
-
-
-def is_followed_back(turn: Turn) -> bool:
-    """Whether the state after a turn is that of a response, or of none at all.
-
-    In a database, a response in a conversation that has no state of its own is continued from the items alone.
-    """
-    for item in (turn, *reversed(turn.before)):
-        if isinstance(item, Turn) and item.has_state:
-            return True
-        if isinstance(item, str) or item.conversation is not None:
-            return False
-    return True
 
 
 def spoken(context: list[Turn | str], base: Turn | None, lines: list[str]) -> list[str]:
@@ -175,17 +167,15 @@ class Chains(RuleBasedStateMachine):
         """Return where a user can go on."""
         match after:
             case "turn":
-                return [turn for turn in self.own(who) if is_followed_back(turn)]
+                return self.own(who)
             case "conversation":
                 return self.own_conversations(who)
         return []
 
     def waiting(self) -> list[tuple[Turn | Conversation, Turn]]:
         """Return where a question can be answered, and the turn that waits for it, the newest first."""
-        chains = [
-            (turn, base_of([*turn.before, turn])) for who in (0, 1) for turn in self.own(who) if is_followed_back(turn)
-        ]
-        heads = [(one, base_of([one.head] if one.head else [])) for one in self.conversations if not one.is_locked]
+        chains = [(turn, base_of([*turn.before, turn])) for who in (0, 1) for turn in self.own(who)]
+        heads = [(one, base_of(one.items)) for one in self.conversations if not one.is_locked]
         places: list[tuple[Turn | Conversation, Turn | None]] = [*heads, *chains]
         return [(place, base) for place, base in places if base and base.pending and not base.is_answered]
 
@@ -195,12 +185,14 @@ class Chains(RuleBasedStateMachine):
     def new_line(self, user: str, things: str) -> str:
         return f"{user}~{next(self.serial)}. {things}"
 
-    def new_turn(self, user: str, after: Turn | Conversation | None, lines: list[str]) -> tuple[Turn, dict[str, Any]]:
+    def new_turn(
+        self, user: str, after: Turn | Conversation | None, lines: list[str], *, answers: bool = False
+    ) -> tuple[Turn, dict[str, Any]]:
         """Return a turn without its state, and what its request says of where it goes on."""
         if after is None:
             return Turn(user, lines, [], None), {}
         if isinstance(after, Conversation):
-            base = base_of([after.head] if after.head else [])
+            base = base_of(after.items, goes_back=not answers)
             return Turn(user, lines, list(after.items), base, conversation=after), continuing(after)
         context = [*after.before, after]
         return Turn(user, lines, context, base_of(context)), continuing(after)
@@ -219,7 +211,7 @@ class Chains(RuleBasedStateMachine):
         self, after: Turn | Conversation, base: Turn, ids: list[str], things: str
     ) -> tuple[Turn, dict[str, Any]]:
         """Return a turn in which a user answers questions of `base`, and its request."""
-        turn, body = self.new_turn(after.user, after, [])
+        turn, body = self.new_turn(after.user, after, [], answers=True)
         given = []
         for call_id in ids:
             line = self.new_line(after.user, things)
@@ -239,11 +231,7 @@ class Chains(RuleBasedStateMachine):
         if turn.conversation is not None and turn.conversation.is_locked:
             return True
         base = turn.base
-        if base is not None and base.pending:
-            return base.is_answered or not turn.answers
-        # The workflow has lost what it waited for; the call is in the conversation all the same.
-        last = next((item for item in reversed(turn.before) if isinstance(item, Turn)), None)
-        return turn.conversation is not None and last is not None and last.status == "completed" and last.calls != ()
+        return base is not None and bool(base.pending) and (base.is_answered or not turn.answers)
 
     def go(self, turn: Turn, body: dict[str, Any], mode: str) -> None:
         """Have the turn run, and compare what comes of it."""
@@ -297,7 +285,7 @@ class Chains(RuleBasedStateMachine):
         calls = {item["call_id"]: item for item in found["output"] if item["type"] == "function_call"}
         texts = [part["text"] for item in found["output"] if item["type"] == "message" for part in item["content"]]
         self.count(turn, found["status"])
-        turn.has_said, turn.calls, turn.status = texts != [], tuple(calls), found["status"]
+        turn.has_said, turn.status = texts != [], found["status"]
         if turn.conversation is not None:
             turn.conversation.is_locked = False
         if turn.fails:
@@ -318,8 +306,6 @@ class Chains(RuleBasedStateMachine):
         turn.pending |= {call_id: kind_of(call) for call_id, call in calls.items()}
         if turn.conversation is not None and turn.conversation in self.conversations:
             turn.conversation.items.append(turn)
-            if turn.is_stored:
-                turn.conversation.head = turn
 
     def count(self, turn: Turn, status: str) -> None:
         self.tally[status] += 1
@@ -351,7 +337,7 @@ class Chains(RuleBasedStateMachine):
         found = self.places(who, after)
         place = found[pick % len(found)] if found else None
         turn, body = self.new_saying(user, place, things)
-        turn.is_stored = is_stored or turn.conversation is not None
+        turn.is_stored = is_stored
         self.go(turn, body, mode)
 
     @precondition(lambda self: self.waiting())
@@ -375,7 +361,7 @@ class Chains(RuleBasedStateMachine):
             if "verdict" in base.pending.values() and base.pending[ids[0]] != "verdict":
                 things = things.replace("verdict", "text")  # it is being asked under this name
         turn, body = self.new_answering(place, base, ids, things)
-        turn.is_stored = is_stored or turn.conversation is not None
+        turn.is_stored = is_stored
         self.go(turn, body, mode)
         if turn.status == "completed":
             self.check_refused(turn.user, body)
@@ -385,8 +371,7 @@ class Chains(RuleBasedStateMachine):
             again, body = self.new_answering(
                 turn if turn.id and turn.is_stored and which % 2 else base, base, ids, "tell"
             )
-            if is_followed_back(again):
-                self.go(again, body, mode)
+            self.go(again, body, mode)
 
     @precondition(lambda self: self.waiting())
     @rule(pick=PICKS, which=PICKS)
@@ -437,7 +422,7 @@ class Chains(RuleBasedStateMachine):
             turn, body = self.new_answering(place, turn.base, ids[:1], things)
         if self.is_refused(turn):
             return
-        turn.is_stored = is_stored or turn.conversation is not None
+        turn.is_stored = is_stored
         gate = Listener.gates[turn.heard[-1]] = Gate()
         answer = self.world.ask(user, "POST", "/v1/responses", {**body, "background": True, "store": turn.is_stored})
         assert answer.status == 200, (turn, answer)
@@ -560,7 +545,7 @@ class Chains(RuleBasedStateMachine):
 
     def probe(self, turn: Turn) -> None:
         """See what the chain knows, and leave nothing."""
-        if turn in self.turns and turn not in self.running and is_followed_back(turn):
+        if turn in self.turns and turn not in self.running:
             probe, body = self.new_saying(turn.user, turn, "tell")
             probe.is_stored = False
             self.go(probe, body, "one-shot")

@@ -161,18 +161,6 @@ async def test_a_conversation_made_again_is_not_taken_for_the_first(
     assert await ids_of(mine, record) == ["msg_2"]
 
 
-async def test_a_removed_item_that_a_session_does_not_know_leaves_the_session(store: SqlConversationStore) -> None:
-    record = conversation_of()
-    await store.create(record, [])
-    await take_turn(store, record, "resp_1")
-    await store.append(record.key, [message_of("msg_1"), message_of("msg_2")])
-
-    await store.remove(record.key, "msg_1")
-
-    head = await head_of(store, record)
-    assert (head.session_response_id, head.unknown) == ("resp_1", 1)
-
-
 @pytest.mark.parametrize("name", ["\0", "conv_\ud800"])
 async def test_an_id_that_no_column_holds_is_refused(store: SqlConversationStore, name: str) -> None:
     record = conversation_of(name)

@@ -212,10 +212,15 @@ def approval_answered_already(approval_request_id: str) -> RequestError:
 
 
 def approval_late(approval_request_id: str) -> RequestError:
-    """Refuse the answer to a workflow that does not wait for it: it has begun anew since."""
+    """Refuse an approval for which nobody waits: the workflow has begun anew since, or the agent has asked for others."""
     return RequestError(
         f"Nobody waits for the answer to approval request '{_shown(approval_request_id)}' any more.", param="input"
     )
+
+
+def call_late(call_id: str) -> RequestError:
+    """Refuse the output for a workflow that does not wait for it: it goes on from before the call."""
+    return RequestError(f"Nobody waits for the output of call '{_shown(call_id)}' any more.", param="input")
 
 
 def approval_asked_again(approval_request_id: str, newest_id: str) -> RequestError:

@@ -79,9 +79,9 @@ def without_past_approvals(items: Sequence[JsonObject], answers: Sequence[JsonOb
     )
 
 
-def without_orphaned_outputs(items: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
-    """Return `items`, a whole history, without outputs whose call was taken out of it: no model accepts those."""
-    calls = {call for item in items if (call := _call(item)) is not None}
+def without_orphaned_outputs(items: Sequence[JsonObject], context: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
+    """Return `items` of the `context` without outputs whose call was taken out of it: no model accepts those."""
+    calls = {call for item in context if (call := _call(item)) is not None}
     return tuple(item for item in items if (answered := _answered_call(item)) is None or answered in calls)
 
 

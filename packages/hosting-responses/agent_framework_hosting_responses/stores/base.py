@@ -219,6 +219,10 @@ class Settlements(Protocol):
         """
         ...
 
+    async def is_settled(self, question: QuestionKey) -> bool:
+        """Whether a response has answered the question, or is about to."""
+        ...
+
     async def confirm(self, questions: Collection[QuestionKey], *, by: RunKey) -> None:
         """Say that a response which is not stored ends well: what it has settled stays so when its process dies.
 
@@ -246,14 +250,12 @@ class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True):
 class ConversationHead:
     """Where a conversation stands: `context` are all its items, `position` is the number of the next one.
 
-    The session stored with the response `session_response_id` knows all but the `unknown` newest items of the context;
-    without one, every item is unknown.
+    The session after a response in it knows the items up to there; `Context.has_session` says so only if these are exactly
+    the items that it knows.
     """
 
     context: Context
     position: int
-    session_response_id: str | None = None
-    unknown: int = 0
 
 
 class ConversationStore(Protocol):

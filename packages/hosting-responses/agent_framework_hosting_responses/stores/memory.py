@@ -173,21 +173,22 @@ def _without_removed(context: Context, depth: int, *, kept: Context) -> Context:
     own, of_conversation = nodes[:depth], nodes[depth:]
     if all(id(item) in live for node in of_conversation for item in node.items):
         return context
-    rebuilt = EMPTY
+    rebuilt, is_whole = EMPTY, True
     for node in reversed(of_conversation):
-        rebuilt = _with_live(rebuilt, node, live)
+        # Sessions from the first removed item on know it.
+        is_whole = is_whole and all(id(item) in live for item in node.items)
+        rebuilt = _with_live(rebuilt, node, live, has_session=is_whole and node.has_session)
     for node in reversed(own):
         rebuilt = _on(rebuilt, node, node.items, has_session=node.has_session, approvals=node.approvals)
     return rebuilt
 
 
-def _with_live(parent: Context, node: Context, live: set[int]) -> Context:
+def _with_live(parent: Context, node: Context, live: set[int], *, has_session: bool) -> Context:
     """Return the node on another parent, without the items that are not `live` any more."""
     items = tuple(item for item in node.items if id(item) in live)
     removed = {item["id"] for item in node.items} - {item["id"] for item in items}
     approvals = {key: asked for key, asked in node.approvals.items() if key not in removed}
-    # Sessions of turns in the conversation may know the items, too.
-    return _on(parent, node, items, has_session=False, approvals=approvals)
+    return _on(parent, node, items, has_session=has_session, approvals=approvals)
 
 
 def _on(

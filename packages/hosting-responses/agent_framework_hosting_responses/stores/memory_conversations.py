@@ -149,27 +149,19 @@ class _Conversation:
 
     `items` and `context` hold the same items, by id and as turns. `position` grows with every change of them, also with
     a removal: a response that started from a position finds it again only if nobody else changed anything meanwhile.
-    `session_response_id` names the response whose session knows the oldest `known` items.
     """
 
-    __slots__ = ("context", "items", "known", "position", "record", "running", "session_response_id")
+    __slots__ = ("context", "items", "position", "record", "running")
 
     def __init__(self, record: ConversationRecord) -> None:
         self.record = record
         self.items: dict[str, JsonObject] = {}
         self.context = EMPTY
         self.position = 0
-        self.session_response_id: str | None = None
-        self.known = 0
         self.running: RunId | None = None
 
     def head(self) -> ConversationHead:
-        return ConversationHead(
-            context=self.context,
-            position=self.position,
-            session_response_id=self.session_response_id,
-            unknown=self.context.length - self.known,
-        )
+        return ConversationHead(context=self.context, position=self.position)
 
     def append(self, items: Sequence[JsonObject]) -> None:
         """Append items of nobody's turn, all of them or none.
@@ -183,22 +175,18 @@ class _Conversation:
         self._grow(self.context.extended(items), new)
 
     def append_turn(self, record: ResponseRecord) -> None:
-        """Append the input and output of a response, and remember its session if that knows every item."""
+        """Append the input and output of a response, with its session if that knows every item."""
         is_alone = self.position == record.conversation_position
-        turn = self._with_free_ids(record).context_after(self.context)
+        record = replace(self._with_free_ids(record), has_session=record.has_session and is_alone)
+        turn = record.context_after(self.context)
         self._grow(turn, {_id(item): item for item in turn.items})
-        if record.has_session and is_alone:
-            self.session_response_id = record.key.run_id
-            self.known = turn.length
 
     def remove(self, item_id: str) -> bool:
-        """Remove an item, and forget the session, which knows it or may do so; `False` if there is no such item."""
+        """Remove an item, and forget the sessions that know it; `False` if there is no such item."""
         if self.items.pop(item_id, None) is None:
             return False
         self.context = _without(self.context, item_id)
         self.position += 1
-        self.session_response_id = None
-        self.known = 0
         return True
 
     def page(self, query: ListQuery) -> tuple[Sequence[JsonObject], bool] | None:

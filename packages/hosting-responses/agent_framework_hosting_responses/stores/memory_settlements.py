@@ -45,6 +45,10 @@ class MemorySettlements:
 
         return Participant(alone=settle)
 
+    async def is_settled(self, question: QuestionKey) -> bool:
+        """Whether the question has been answered. See `Settlements.is_settled`."""
+        return self._settled.get(question) is not None
+
     async def confirm(self, questions: Collection[QuestionKey], *, by: RunKey) -> None:
         """Do nothing: what was settled stays so. See `Settlements.confirm`."""
 

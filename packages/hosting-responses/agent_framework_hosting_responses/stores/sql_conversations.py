@@ -79,8 +79,8 @@ _APPEND = (
     .returning(conversations.c.next_position)
 )
 _POSITION = sa.select(conversation_items.c.position).where(_IS_ITEM)
+_PLACE = sa.select(conversation_items.c.position, conversation_items.c.response_id).where(_IS_ITEM)
 _ITEM = sa.select(conversation_items.c.item).where(_IS_ITEM)
-_REMOVED = sa.bindparam("removed", type_=sa.BigInteger)
 _NOTE_REMOVAL = (
     sa.update(conversations)
     .where(THIS)
@@ -88,11 +88,20 @@ _NOTE_REMOVAL = (
         generation=conversations.c.generation + 1,
         next_position=conversations.c.next_position + 1,
         stored_at=sa.bindparam("now"),
-        session_response_id=sa.case(
-            (conversations.c.known_position > _REMOVED, None), else_=conversations.c.session_response_id
-        ),
-        known_position=sa.case((conversations.c.known_position > _REMOVED, 0), else_=conversations.c.known_position),
     )
+)
+# The sessions that know the item: those after its own response and after later ones.
+_FORGET_SESSIONS = (
+    sa.update(conversation_items)
+    .where(
+        ITEMS,
+        sa.or_(
+            conversation_items.c.position > sa.bindparam("removed"),
+            conversation_items.c.response_id == sa.bindparam("response", type_=sa.Text),
+        ),
+        conversation_items.c.has_session.is_(sa.true()),
+    )
+    .values(has_session=False)
 )
 _REMOVE = sa.delete(conversation_items).where(_IS_ITEM)
 
@@ -100,21 +109,7 @@ _PAGES: Final = {
     order: sa.select(conversation_items.c.item).where(WINDOW).order_by(by).limit(sa.bindparam("most"))
     for order, by in (("asc", conversation_items.c.position.asc()), ("desc", conversation_items.c.position.desc()))
 }
-_UNKNOWN = (
-    sa.select(sa.func.count())
-    .where(
-        conversation_items.c.partition == conversations.c.partition,
-        conversation_items.c.conversation_id == conversations.c.id,
-        conversation_items.c.position >= conversations.c.known_position,
-    )
-    .scalar_subquery()
-)
-_HEAD = sa.select(
-    conversations.c.generation,
-    conversations.c.next_position,
-    conversations.c.session_response_id,
-    _UNKNOWN.label("unknown"),
-).where(THIS)
+_HEAD = sa.select(conversations.c.generation, conversations.c.next_position).where(THIS)
 
 _RUNS = sa.exists().where(
     responses.c.partition == conversations.c.partition,
@@ -191,7 +186,6 @@ class SqlConversationStore:
             "next_position": len(items),
             # At random: a cache must not take a conversation for an earlier one of the same id.
             "generation": secrets.randbits(30),
-            "known_position": 0,
         }
         columns = item_columns(items, approvals={}, call_ids={})
 
@@ -247,12 +241,7 @@ class SqlConversationStore:
             size = read.size + size_of(*(item.item for item in new))
             read = _Read(row.generation, row.next_position, extended(read.context, new), size)
             self._read.put(key, read, size=size)
-        return ConversationHead(
-            context=read.context,
-            position=row.next_position,
-            session_response_id=row.session_response_id,
-            unknown=read.context.length if row.session_response_id is None else row.unknown,
-        )
+        return ConversationHead(context=read.context, position=row.next_position)
 
     async def append(self, key: ConversationKey, items: Sequence[JsonObject]) -> None:
         """Append items. See `ConversationItems.append`."""
@@ -285,10 +274,13 @@ class SqlConversationStore:
         names = {**names_of(key), "item": key_text(item_id), "now": self._clock()}
 
         def remove(connection: sa.Connection) -> bool:
-            position = connection.execute(_POSITION, names).scalar()
-            if position is None:
+            place = connection.execute(_PLACE, names).first()
+            if place is None:
                 return False
-            connection.execute(_NOTE_REMOVAL, {**names, "removed": position})
+            # First: whoever ends a response here at this moment is waited for, and its session is seen.
+            connection.execute(_NOTE_REMOVAL, names)
+            known = {"removed": place.position, "response": place.response_id}
+            connection.execute(_FORGET_SESSIONS, {**names_of(key), **known})
             return connection.execute(_REMOVE, names).rowcount > 0
 
         return await self._database.run(remove, erases=True)

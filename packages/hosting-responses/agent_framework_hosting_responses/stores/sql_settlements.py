@@ -37,6 +37,7 @@ _HAS_FAILED: Final = (
     .exists()
 )
 _REOPEN_FAILED = sa.delete(settlements).where(_THIS, settlements.c.question == "", _HAS_FAILED)
+_IS_SETTLED = sa.select(settlements.c.settled_by).where(_THIS, sa.or_(settlements.c.question != "", ~_HAS_FAILED))
 _REOPEN = sa.delete(settlements).where(
     settlements.c.partition == sa.bindparam("p"), settlements.c.settled_by == sa.bindparam("by")
 )
@@ -68,6 +69,11 @@ class SqlSettlements:
             await self._database.run(settle)
 
         return Participant(alone=alone, within=settle, url=self._database.url)
+
+    async def is_settled(self, question: QuestionKey) -> bool:
+        """Whether the question has been answered. See `Settlements.is_settled`."""
+        names = {"p": question.partition, "r": question.response_id, "q": key_text(question.question)}
+        return await self._database.run(lambda connection: connection.execute(_IS_SETTLED, names).first()) is not None
 
     async def confirm(self, questions: Collection[QuestionKey], *, by: RunKey) -> None:
         """Say that a response which is not stored ends well. See `Settlements.confirm`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -41,7 +41,7 @@ EXISTS = sa.select(conversations.c.next_position).where(THIS)
 """Whether the conversation is there."""
 
 CONTENT = (
-    sa.select(conversation_items.c.item, conversation_items.c.notes, conversation_items.c.response_id)
+    sa.select(*(conversation_items.c[name] for name in ("item", "notes", "response_id", "has_session")))
     .where(WINDOW)
     .order_by(conversation_items.c.position)
 )
@@ -75,8 +75,6 @@ _IS_RUNNER = sa.and_(THIS, conversations.c.running_response_id == sa.bindparam("
 _UNLOCK = sa.update(conversations).where(_IS_RUNNER).values(running_response_id=None, running_owner=None)
 _HAND_OVER = sa.update(conversations).where(_IS_RUNNER).values(running_owner=sa.bindparam("owner"))
 
-# The session of a response knows the whole conversation only if nothing has happened in it since the response began.
-_NOTHING_SINCE = conversations.c.next_position == sa.bindparam("expected", type_=sa.BigInteger)
 _FINISH = (
     sa.update(conversations)
     .where(_IS_RUNNER)
@@ -85,16 +83,9 @@ _FINISH = (
         running_owner=None,
         stored_at=sa.bindparam("now"),
         next_position=conversations.c.next_position + COUNT,
-        session_response_id=sa.case(
-            (_NOTHING_SINCE, sa.bindparam("response", type_=sa.Text)), else_=conversations.c.session_response_id
-        ),
-        known_position=sa.case(
-            (_NOTHING_SINCE, conversations.c.next_position + COUNT), else_=conversations.c.known_position
-        ),
     )
     .returning(conversations.c.next_position)
 )
-_NO_POSITION: Final = -1
 
 
 def lock(connection: sa.Connection, record: ResponseRecord) -> None:
@@ -117,18 +108,16 @@ def finish(connection: sa.Connection, record: ResponseRecord, *, now: float) -> 
     names = names_of(record.conversation_key)
     is_kept = record.status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
     count = len(record.input) + len(record.output) if is_kept else 0
-    values = {
-        "response": record.key.run_id,
-        "now": now,
-        "count": count,
-        "expected": record.conversation_position if is_kept and record.has_session else _NO_POSITION,
-    }
+    values = {"response": record.key.run_id, "now": now, "count": count}
     end = connection.execute(_FINISH, {**names, **values}).scalar()
     if end is None or not count:
         return
     items = _with_free_ids(connection, names, record)
     columns = item_columns(items, approvals=record.approvals, call_ids=record.call_ids)
-    insert_items(connection, names, columns, first=end - count, response_id=record.key.run_id)
+    first = end - count
+    # Its session knows the conversation up to there only if nothing has happened in it since the response began.
+    has_session = record.has_session and first == record.conversation_position
+    insert_items(connection, names, columns, first=first, response_id=record.key.run_id, has_session=has_session)
 
 
 def unlock(connection: sa.Connection, record_names: Mapping[str, object]) -> None:
@@ -176,16 +165,18 @@ def insert_items(
     *,
     first: int,
     response_id: str | None = None,
+    has_session: bool = False,
 ) -> None:
     """Insert items at the positions from `first` on, which the transaction has taken in the conversation's row."""
-    place = {"partition": names["p"], "conversation_id": names["c"], "response_id": response_id}
+    turn = {"response_id": response_id, "has_session": has_session}
+    place = {"partition": names["p"], "conversation_id": names["c"], **turn}
     rows = [{**place, **column, "position": first + index} for index, column in enumerate(columns)]
     connection.execute(_INSERT, rows)
 
 
 def extended(context: Context, rows: Sequence[Any]) -> Context:
     """Return the context with the items of `rows` after it, one node for each response."""
-    for response_id, group in groupby(rows, key=attrgetter("response_id")):
+    for (response_id, has_session), group in groupby(rows, key=attrgetter("response_id", "has_session")):
         items: list[JsonObject] = []
         approvals: dict[str, JsonObject] = {}
         call_ids: dict[str, str] = {}
@@ -195,7 +186,14 @@ def extended(context: Context, rows: Sequence[Any]) -> Context:
             approvals.update(notes.approvals)
             call_ids.update(notes.call_ids)
         parent = context if context.length else None
-        context = Context(items, parent=parent, response_id=response_id, approvals=approvals, call_ids=call_ids)
+        context = Context(
+            items,
+            parent=parent,
+            response_id=response_id,
+            has_session=has_session,
+            approvals=approvals,
+            call_ids=call_ids,
+        )
     return context
 
 

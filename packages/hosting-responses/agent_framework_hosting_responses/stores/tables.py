@@ -93,9 +93,6 @@ conversations = sa.Table(
     # The response that runs in it, and in which process.
     sa.Column("running_response_id", sa.Text),
     sa.Column("running_owner", sa.Text),
-    # The response whose session knows every item below `known_position`.
-    sa.Column("session_response_id", sa.Text),
-    sa.Column("known_position", sa.BigInteger, nullable=False),
     sa.Index("afhost_conversations_age", "stored_at"),
     sa.Index("afhost_conversations_running", "running_owner", sqlite_where=_IS_TAKEN, postgresql_where=_IS_TAKEN),
 )
@@ -110,6 +107,8 @@ conversation_items = sa.Table(
     sa.Column("item", sa.LargeBinary, nullable=False),
     # The response whose input or output it is; NULL if it came through the items API.
     sa.Column("response_id", sa.Text),
+    # Whether the session after that response knows just the items up to there.
+    sa.Column("has_session", sa.Boolean, nullable=False),
     # What the context needs besides the item: the answer to an approval request, the agent's own call id.
     sa.Column("notes", sa.LargeBinary),
     sa.Index("afhost_conversation_items_id", "partition", "conversation_id", "item_id", unique=True),

@@ -20,6 +20,7 @@ from .conversation_turns import (
     ids_of,
     items_of,
     message_of,
+    session_of,
     take_turn,
     turn_of,
 )
@@ -84,7 +85,7 @@ class ConversationLocksSuite:
         is_appended = status in {RunStatus.COMPLETED, RunStatus.INCOMPLETE}
         expected = ["msg_1", "msg_resp_1_question", "msg_resp_1_answer"] if is_appended else ["msg_1"]
         assert await ids_of(store, record) == expected
-        assert (await head_of(store, record)).session_response_id == ("resp_1" if is_appended else None)
+        assert session_of(await head_of(store, record)) == (("resp_1", 0) if is_appended else (None, 1))
         await take_turn(store, record, "resp_2")
         assert await ids_of(store, record) == [*expected, "msg_resp_2_question", "msg_resp_2_answer"]
 
@@ -189,9 +190,30 @@ class ConversationLocksSuite:
 
         await store.remove(record.key, "msg_1")
 
-        assert (await head_of(store, record)).session_response_id is None
+        await _check_session(store, record, None, unknown=2)
         await take_turn(store, record, "resp_2")
         await _check_session(store, record, "resp_2", unknown=0)
+
+    @pytest.mark.parametrize("which", ["question", "answer"])
+    async def test_the_session_before_a_removed_item_is_continued(self, store: Conversations, which: str) -> None:
+        record = conversation_of()
+        await store.create(record, [message_of("msg_1")])
+        for name in ("resp_1", "resp_2", "resp_3"):
+            await take_turn(store, record, name)
+
+        await store.remove(record.key, f"msg_resp_2_{which}")
+
+        await _check_session(store, record, "resp_1", unknown=3)
+
+    async def test_a_removed_item_that_a_session_does_not_know_leaves_the_session(self, store: Conversations) -> None:
+        record = conversation_of()
+        await store.create(record, [])
+        await take_turn(store, record, "resp_1")
+        await store.append(record.key, [message_of("msg_1"), message_of("msg_2")])
+
+        await store.remove(record.key, "msg_1")
+
+        await _check_session(store, record, "resp_1", unknown=1)
 
     async def test_no_session_that_saw_an_item_which_was_removed_meanwhile_is_continued(
         self, store: Conversations
@@ -204,7 +226,7 @@ class ConversationLocksSuite:
         await store.remove(record.key, "msg_1")
         await store.finish(turn)
 
-        assert (await head_of(store, record)).session_response_id is None
+        await _check_session(store, record, None, unknown=3)
         assert await ids_of(store, record) == ["msg_2", "msg_resp_1_question", "msg_resp_1_answer"]
 
     async def test_an_item_that_a_response_brings_again_gets_a_new_id(self, store: Conversations) -> None:
@@ -299,6 +321,5 @@ class ConversationLocksSuite:
         assert (await head_of(store, record)).context.all_call_ids() == {"call_wire": "\x00"}
 
 
-async def _check_session(store: Conversations, record: ConversationRecord, name: str, *, unknown: int) -> None:
-    head = await head_of(store, record)
-    assert (head.session_response_id, head.unknown) == (name, unknown)
+async def _check_session(store: Conversations, record: ConversationRecord, name: str | None, *, unknown: int) -> None:
+    assert session_of(await head_of(store, record)) == (name, unknown)

@@ -33,6 +33,7 @@ from .conversation_turns import (
     ids_of,
     items_of,
     message_of,
+    session_of,
     take_turn,
 )
 
@@ -114,7 +115,7 @@ class ConversationsSuite:
         heads = [await head_of(store, empty), await head_of(store, full)]
 
         assert [head.context.length for head in heads] == [0, 2]
-        assert [head.session_response_id for head in heads] == [None, None]
+        assert [session_of(head) for head in heads] == [(None, 0), (None, 2)]
         assert heads[0].position < heads[1].position
 
     async def test_a_head_that_somebody_has_never_changes(self, store: Conversations) -> None:

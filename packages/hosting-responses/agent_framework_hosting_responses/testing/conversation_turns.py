@@ -69,6 +69,16 @@ async def head_of(store: Conversations, record: ConversationRecord) -> Conversat
     return head
 
 
+def session_of(head: ConversationHead) -> tuple[str | None, int]:
+    """Return the response whose session is continued next in the conversation, and how many items that does not know."""
+    unknown = 0
+    for node in head.context.nodes():
+        if node.has_session:
+            return node.response_id, unknown
+        unknown += len(node.items)
+    return None, unknown
+
+
 async def take_turn(store: Conversations, record: ConversationRecord, name: str, **fields: Any) -> ResponseRecord:
     """Have a response run in the conversation, from its head to its end, and return it."""
     turn = turn_of(record, name, await head_of(store, record), **fields)

@@ -21,7 +21,7 @@ from ..stores.base import (
     ResponseStore,
     UnknownConversation,
 )
-from .conversation_turns import conversation_of, head_of, ids_of, message_of
+from .conversation_turns import conversation_of, head_of, ids_of, message_of, session_of
 from .response_turns import ADA, TERMINAL, check_nothing_is_there, ended, key_of, run, running_of
 
 
@@ -111,7 +111,7 @@ class ResponseLocksSuite:
         new = ["msg_resp_1_question", "msg_resp_1_answer"] if is_appended else []
         assert await ids_of(conversations, record) == ["msg_1", *new]
         head = await head_of(conversations, record)
-        assert (head.session_response_id, head.unknown) == (("resp_1", 0) if is_appended else (None, 1))
+        assert session_of(head) == (("resp_1", 0) if is_appended else (None, 1))
         assert await store.create(await started_in(conversations, record, "resp_2")) is None
 
     async def test_of_concurrent_responses_in_a_conversation_one_runs(

@@ -27,7 +27,11 @@ class SettlementsSuite:
     """`Settlements`: who answers first has answered. Give it a fixture `settlements`, empty for every test."""
 
     async def test_a_question_is_settled_once(self, settlements: Settlements) -> None:
+        assert not await settlements.is_settled(FIRST)
         await settlements.settling([FIRST], by=by(1)).finish()
+        assert await settlements.is_settled(FIRST)
+        assert not await settlements.is_settled(SECOND)
+        assert not await settlements.is_settled(FIRST._replace(partition=BOB))
 
         with pytest.raises(AnsweredAlready) as again:
             await settlements.settling([FIRST], by=by(2)).finish()
@@ -50,8 +54,10 @@ class SettlementsSuite:
         with pytest.raises(AnsweredAlready):
             await settlements.settling([WAITS], by=by(3)).finish()
 
+        assert await settlements.is_settled(WAITS)
         await settlements.reopen(by(1))
         await settlements.reopen(by(1))
+        assert not await settlements.is_settled(WAITS)
 
         await settlements.settling([WAITS], by=by(3)).finish()
         with pytest.raises(AnsweredAlready):

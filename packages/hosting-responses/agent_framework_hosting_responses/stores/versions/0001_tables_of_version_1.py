@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("item_id", sa.Text(), nullable=False),
         sa.Column("item", sa.LargeBinary(), nullable=False),
         sa.Column("response_id", sa.Text(), nullable=True),
+        sa.Column("has_session", sa.Boolean(), nullable=False),
         sa.Column("notes", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("partition", "conversation_id", "position"),
     )
@@ -38,8 +39,6 @@ def upgrade() -> None:
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("running_response_id", sa.Text(), nullable=True),
         sa.Column("running_owner", sa.Text(), nullable=True),
-        sa.Column("session_response_id", sa.Text(), nullable=True),
-        sa.Column("known_position", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("partition", "id"),
     )
     with op.batch_alter_table("afhost_conversations", schema=None) as batch_op:
