@@ -29,6 +29,7 @@ from agent_framework import (
     WorkflowBuilder,
     WorkflowContext,
     WorkflowExecutor,
+    executor,
     handler,
     tool,
 )
@@ -365,14 +366,36 @@ async def test_a_factory_that_returns_the_same_workflow_again_is_refused() -> No
         await blueprint.new()
 
 
+def nesting(workflow: Workflow) -> Workflow:
+    return WorkflowBuilder(start_executor=WorkflowExecutor(workflow, id="nested")).build()
+
+
+@pytest.mark.parametrize("wrap", [lambda workflow: workflow, nesting])
+async def test_a_factory_that_uses_an_executor_again_is_refused(wrap: Callable[[Workflow], Workflow]) -> None:
+    only_one = Collecting()
+    blueprint = WorkflowBlueprint(lambda: wrap(WorkflowBuilder(start_executor=only_one).build()))
+
+    with pytest.raises(ConfigurationError, match=f"used the executor '{only_one.id}' again"):
+        await blueprint.new()
+
+
+async def test_a_factory_may_use_a_function_again() -> None:
+    @executor(id="says")
+    async def says(message: str, ctx: WorkflowContext[Any, str]) -> None:
+        await ctx.yield_output(message)
+
+    blueprint = WorkflowBlueprint(WorkflowBuilder(start_executor=says).build)
+
+    made = await blueprint.new()
+
+    assert isinstance(made, Workflow)
+    assert list(made.executors) == ["says"]
+
+
 def stored() -> Workflow:
     return WorkflowBuilder(
         start_executor=Collecting(), name="stored", checkpoint_storage=InMemoryCheckpointStorage()
     ).build()
-
-
-def nesting(workflow: Workflow) -> Workflow:
-    return WorkflowBuilder(start_executor=WorkflowExecutor(workflow, id="nested")).build()
 
 
 def using_as_agent(workflow: Workflow) -> Workflow:

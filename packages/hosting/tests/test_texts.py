@@ -34,6 +34,8 @@ class Address(BaseModel):
         (Address(street="Hügel"), '{"street": "Hügel"}'),
         ([Order(1, date(2026, 1, 2)), {"a": {2}}], '[{"number": 1, "due": "2026-01-02"}, {"a": [2]}]'),
         ([{"said": Message("user", ["hi"])}], '[{"said": "hi"}]'),
+        ([Order(1, date(2026, 1, 2)), float("nan")], '[{"number":1,"due":"2026-01-02"},null]'),
+        ({("a", 1): [Message("user", ["hi"]), float("inf")]}, '{"a,1":["hi",null]}'),
         (date(2026, 1, 2), "2026-01-02"),
         (7, "7"),
     ],

@@ -19,9 +19,11 @@ from agent_framework import (
     AgentSession,
     BaseChatClient,
     ContextProvider,
+    Executor,
     FileCheckpointStorage,
     FunctionalWorkflow,
     FunctionalWorkflowAgent,
+    FunctionExecutor,
     FunctionTool,
     InMemoryCheckpointStorage,
     MCPStdioTool,
@@ -31,6 +33,7 @@ from agent_framework import (
     SupportsChatGetResponse,
     Workflow,
     WorkflowAgent,
+    WorkflowExecutor,
 )
 
 from ..errors import ConfigurationError
@@ -142,13 +145,20 @@ class WorkflowBlueprint:
         """Return a workflow that nobody else has.
 
         Raises:
-            ConfigurationError: the factory makes no `Workflow`, or always the same.
+            ConfigurationError: the factory makes no `Workflow`, or what it makes shares state.
         """
         made = await self._made()
         if made is self.sample:
             raise ConfigurationError(
                 "The workflow factory returned the same Workflow again: it must make a new one for every run, or "
                 "conversations would share its state. Pass the instance instead to have it copied."
+            )
+        sample = {id(executor) for executor in _stateful_executors(self.sample)}
+        shared = next((executor for executor in _stateful_executors(made) if id(executor) in sample), None)
+        if shared is not None:
+            raise ConfigurationError(
+                f"The workflow factory used the executor {shared.id!r} again: it must make new ones for every run, or "
+                "conversations would share their state. Pass the builder or an instance to have them copied."
             )
         return made
 
@@ -163,6 +173,16 @@ class WorkflowBlueprint:
                     "would meet: build it without, and pass checkpoint_location, or the storage as checkpoint_location."
                 )
         self.sample = workflow
+
+
+def _stateful_executors(workflow: AnyWorkflow | None) -> Iterator[Executor]:
+    """Yield the executors that may keep something between runs, those of nested workflows included."""
+    for executor in workflow.executors.values() if isinstance(workflow, Workflow) else ():
+        if isinstance(executor, WorkflowExecutor):
+            yield from _stateful_executors(executor.workflow)
+        # A decorated function is one object wherever it is used.
+        if not isinstance(executor, FunctionExecutor):
+            yield executor
 
 
 def _has_storage(workflow: AnyWorkflow) -> bool:

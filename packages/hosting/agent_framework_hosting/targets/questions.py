@@ -7,7 +7,6 @@ of an agent stay what they are. The answer is text, decoded into the type that t
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from typing import Any, Final
@@ -17,7 +16,7 @@ from agent_framework import Content, WorkflowEvent
 from ..errors import WrongAnswer
 from .answer_types import AnswerType
 from .base import Approval
-from .texts import structure_or_text
+from .texts import as_json
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +45,7 @@ class WorkflowQuestion:
             name = self._asker if type(asked).__module__ == "builtins" else type(asked).__name__
             if not self._type.is_decodable:
                 logger.warning("A workflow asks for what no text can be decoded into", extra={"executor": self._asker})
-            arguments = json.dumps(
-                {"request": asked, "response_schema": self._type.schema}, default=structure_or_text, ensure_ascii=False
-            )
+            arguments = as_json({"request": asked, "response_schema": self._type.schema})
         shown = Content.from_function_call(self.request_id, _name(name), arguments=arguments)
         # The run has ended when it is answered: nobody but the caller will.
         shown.user_input_request = True

@@ -7,6 +7,7 @@ import json
 from typing import cast
 
 from agent_framework import Message
+from pydantic_core import to_json
 
 
 def as_text(output: object) -> str:
@@ -15,10 +16,22 @@ def as_text(output: object) -> str:
         structure = _structure(output)
     except TypeError:
         return str(output)
-    return json.dumps(structure, default=structure_or_text, ensure_ascii=False)
+    return as_json(structure)
 
 
-def structure_or_text(value: object) -> object:
+def as_json(value: object) -> str:
+    """Return JSON as everybody reads it, of whatever is in the value: numbers that are none are `null`.
+
+    Raises:
+        ValueError: the value contains itself.
+    """
+    try:
+        return json.dumps(value, default=_structure_or_text, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):  # keys that JSON does not know, numbers that are none
+        return to_json(value, inf_nan_mode="null", bytes_mode="base64", fallback=_structure_or_text).decode()
+
+
+def _structure_or_text(value: object) -> object:
     """Return the value one level closer to what `json` knows: its fields, its items, or its text."""
     try:
         return _structure(value)
