@@ -10,7 +10,7 @@ from agent_framework_hosting.errors import WrongAnswer
 from agent_framework_hosting.targets.base import Approval, Question
 
 from .protocol import errors
-from .protocol.json import JsonObject
+from .protocol.json import JsonObject, JsonValue
 from .stores.base import APPROVALS
 from .stores.context import Context
 
@@ -63,15 +63,19 @@ def answers_in(items: Sequence[JsonObject], waiting: Waiting, context: Context) 
         name = asked.get(answered_id)
         if name is None or name in values:
             raise _not_open(item, answered_id, is_asked=name is not None or _is_known(item, answered_id, context))
-        try:
-            values[name] = waiting.questions[name].answer(_given(item))
-        except WrongAnswer as error:
-            raise errors.wrong_answer(answered_id, str(error)) from error
+        values[name] = _taken(waiting.questions[name], item, answered_id)
     if not values:
         raise _missing(next(iter(asked), waiting.response_id), context)
     if any(item.get("type") == "message" for item in rest):
         raise errors.answers_only()
     return Answers(values=values, rest=tuple(rest), open_calls=frozenset(asked))
+
+
+def _taken(question: Question, item: JsonObject, answered_id: str) -> object:
+    try:
+        return question.answer(_given(item))
+    except WrongAnswer as error:
+        raise errors.wrong_answer(answered_id, str(error)) from error
 
 
 def check_nothing_is_answered_late(
@@ -129,30 +133,34 @@ def used_up(items: Sequence[JsonObject], context: Context, target_key: str) -> l
     answered = approvals_answered_by(items)
     if not answered:
         return []
-    own = {
-        name: asked["request_id"]
-        for name, asked in context.all_approvals().items()
-        if asked.get("target") == target_key
-    }
+    own = _request_ids(context, target_key)
     request_ids = {own[name] for name in answered}
     names: list[tuple[str, str]] = []
     turn = answered_in = ""
     for node in context.nodes():
+        response_id = str(node.response_id)
         given = approvals_answered_by(node.items) & own.keys()
         if given:
-            answered_in = answered_in or str(node.response_id)
-        if asked := [name for name in node.approvals if own.get(name) in request_ids]:
-            turn = answered_in or str(node.response_id)
-            names += [(str(node.response_id), name) for name in asked]
+            answered_in = answered_in or response_id
+        asked = [(response_id, name) for name in node.approvals if own.get(name) in request_ids]
+        if asked:
+            turn = answered_in or response_id
+            names += asked
         if node.has_session:
             # What is asked under the same id before that is another request.
-            request_ids -= {own[name] for name in given}
+            request_ids.difference_update(map(own.__getitem__, given))
     return [(turn, APPROVALS), *names]
 
 
 def approvals_answered_by(items: Sequence[JsonObject]) -> set[str]:
     """Return the ids of the approval requests that the items answer."""
     return {str(item["approval_request_id"]) for item in items if item.get("type") == "mcp_approval_response"}
+
+
+def _request_ids(context: Context, target_key: str) -> dict[str, JsonValue]:
+    """Return id on the wire → the target's own, of the approval requests of a target."""
+    approvals = context.all_approvals().items()
+    return {name: asked["request_id"] for name, asked in approvals if asked.get("target") == target_key}
 
 
 def _asks(node: Context, target_key: str) -> bool:

@@ -306,8 +306,12 @@ class History:
             if asker != target.key:
                 raise errors.asked_by_another_model(asker)
         response_id = next(_with_sessions(context), None)
-        if self._targets.only is not None or response_id is None:
-            return
+        if self._targets.only is None and response_id is not None:
+            await self._check_last(response_id, answered, partition, context, target)
+
+    async def _check_last(
+        self, response_id: str, answered: set[str], partition: Partition, context: Context, target: ServedTarget
+    ) -> None:
         session = await self._sessions.get(partition, response_session_key(response_id))
         other = None if session is None else self._targets.stored(target_of(session))
         if session is None or other is None or other is target or not isinstance(other.target, Asking):

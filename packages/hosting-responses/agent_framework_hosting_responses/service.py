@@ -24,7 +24,7 @@ from .protocol import errors
 from .protocol.ids import new_id
 from .protocol.json import JsonObject, digest_of
 from .protocol.query import ListQuery, page
-from .protocol.request import parse_request
+from .protocol.request import CreateRequest, parse_request
 from .protocol.resources import deleted_response
 from .revival import Revival
 from .runs import ResponseRuns
@@ -164,17 +164,20 @@ class ResponsesService:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
+        existing = await self._start(turn, request)
+        if existing is not None:
+            return await self._repeated(existing, request_hash)
+        return Started(turn, turn.record, turn.log)
+
+    async def _start(self, turn: Turn, request: CreateRequest) -> ResponseRecord | None:
         try:
-            existing = await self.runs.start(turn)
+            return await self.runs.start(turn)
         except ConversationLocked:
             raise errors.conversation_locked() from None
         except UnknownConversation:
             raise errors.conversation_not_found(request.conversation_id or "") from None
         except AnsweredAlready as error:
             raise errors.response_answered_already(error.question.response_id) from None
-        if existing is not None:
-            return await self._repeated(existing, request_hash)
-        return Started(turn, turn.record, turn.log)
 
     async def _repeated(self, record: ResponseRecord, request_hash: str | None) -> Started:
         """Return the response that an earlier request with the same idempotency key has got.
