@@ -252,7 +252,7 @@ def question_gone(response_id: str) -> RequestError:
     """Refuse to go on from a response that waits for an answer, when the state that it waits in was erased."""
     return RequestError(
         f"The response '{_shown(response_id)}' waits for an answer that it cannot take any more: the state of its workflow "
-        "is gone. Continue an earlier response, or begin anew.",
+        "is gone, or cannot be read. Continue an earlier response, or begin anew.",
         param="input",
     )
 

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
-
-from agent_framework_hosting.sql.database import Database
-from agent_framework_hosting.sql.schema import SchemaPart
-from agent_framework_hosting.stores.base import Prunable, Retention
 
 metadata = sa.MetaData()
 
@@ -128,23 +122,3 @@ settlements = sa.Table(
     sa.Index("afhost_settlements_by", "partition", "settled_by"),
     sa.Index("afhost_settlements_running", "owner", sqlite_where=_IS_CLAIMED, postgresql_where=_IS_CLAIMED),
 )
-
-
-def _stores(database: Database, retention: Retention) -> Sequence[Prunable]:
-    from agent_framework_hosting.sql.checkpoints import SqlCheckpoints  # noqa: PLC0415  optional dependency
-    from agent_framework_hosting.stores.sql import SqlSessionStore  # noqa: PLC0415  as above
-
-    from .sql_conversations import SqlConversationStore  # noqa: PLC0415  they import the tables
-    from .sql_erasure import erasing_checkpoints  # noqa: PLC0415  as above
-    from .sql_responses import SqlResponseStore  # noqa: PLC0415  as above
-
-    # Those in the same database; those in files are their host's.
-    before_pruning = erasing_checkpoints(SqlSessionStore(database), SqlCheckpoints(database))
-    return (
-        SqlResponseStore(database, retention=retention, before_pruning=before_pruning),
-        SqlConversationStore(database, retention=retention),
-    )
-
-
-SCHEMA: Final = SchemaPart("responses", metadata, Path(__file__).parent / "versions", _stores)
-"""The channel's part of the schema."""
