@@ -10,7 +10,7 @@ import logging
 import pickle
 import types
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol, TypeAlias
 
@@ -96,7 +96,7 @@ class WorkflowBlueprint:
     providers and tools in them are shared, and agent sessions begin anew under ids of their own. A builder is asked once,
     and its workflow copied: what it builds a second time has the executors of the first, and their state.
 
-    `sample` is a workflow that never runs, `None` as long as nobody has waited for an async factory.
+    `sample` is a workflow that never runs, `None` as long as nobody has waited for an async factory; `agents` are those in it.
 
     Raises:
         ConfigurationError: the instance cannot be copied, has a checkpoint storage of its own, or the factory makes no
@@ -105,6 +105,7 @@ class WorkflowBlueprint:
 
     def __init__(self, source: WorkflowSource) -> None:
         self.sample: AnyWorkflow | None = None
+        self.agents: Sequence[SupportsAgentRun] = ()
         instance = _instance(source)
         if instance is not None:
             original = _copied(instance)
@@ -173,6 +174,7 @@ class WorkflowBlueprint:
                     "would meet: build it without, and pass checkpoint_location, or the storage as checkpoint_location."
                 )
         self.sample = workflow
+        self.agents = agents_of(workflow)
 
 
 def _stateful_executors(workflow: AnyWorkflow | None) -> Iterator[Executor]:

@@ -102,9 +102,7 @@ class WorkflowTarget:
 
     def server_tools(self) -> frozenset[str]:
         """Return the names of the tools that the agents in the workflow execute themselves."""
-        sample = self._blueprint.sample
-        agents = () if sample is None else agents_of(sample)
-        return frozenset(name for agent in agents for name in AgentTarget(agent).server_tools())
+        return frozenset(name for agent in self._blueprint.agents for name in AgentTarget(agent).server_tools())
 
     async def erase(self, partition: Partition, session: AgentSession) -> None:
         """Erase the checkpoint that `session` continues from. See `Erasable.erase`."""
