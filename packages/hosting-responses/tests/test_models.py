@@ -117,7 +117,7 @@ async def test_in_a_conversation_another_model_is_told_what_was_said(state: Stat
     assert answers[1].output_text == "a|b"
     assert answers[2].output_text == "a|a|b|a|b|c"
     assert answers[3].output_text == answers[2].output_text + "|d"
-    assert (team.writer.told, team.critic.told) == ([1, 1, 9], [5, 1])
+    assert (team.writer.told, team.critic.told) == ([1, 1, 5], [5, 1])
     assert unknown[0] == "model"
 
 
