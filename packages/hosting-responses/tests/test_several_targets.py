@@ -269,13 +269,13 @@ async def test_what_is_erased_of_one_target_is_nowhere_whatever_else_is_served(
         options["state_dir"] = {"checkpoints": tmp_path}
     elif not lies_in_files and durable_state.kind == "sqlite":
         options = {"state_dir": {"sessions": durable_state.directory / "sessions"}}
-    settings = ResponsesSettings(max_responses=0 if how == "forgotten" else None)
     team = Team()
 
-    def host_with(targets: Any) -> AgentFrameworkHost:
+    def host_with(targets: Any, most: int | None) -> AgentFrameworkHost:
+        settings = ResponsesSettings(max_responses=most)
         return AgentFrameworkHost(targets, channels=[ResponsesChannel(settings=settings)], **options)
 
-    async with live.serve(host_with(team.targets).app) as served:
+    async with live.serve(host_with(team.targets, None).app) as served:
         made = [await served.client.responses.create(model=name, input=SECRET) for name in team.targets]
     before = [*stored.places_of(durable_state, SECRET), *map(str, tmp_path.rglob("*.json"))]
     agents = {"writer": team.writer}
@@ -285,7 +285,7 @@ async def test_what_is_erased_of_one_target_is_nowhere_whatever_else_is_served(
         "agents": agents,
         "an agent of its name": {**agents, "steps": Listener("steps")},
     }
-    host = host_with(targets[served_then])
+    host = host_with(targets[served_then], 0 if how == "forgotten" else None)
     async with live.serve(host.app) as served:
         if how == "deleted":
             for response in made:
